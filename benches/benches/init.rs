@@ -1,0 +1,2 @@
+//! Benchmarks of `krun-init`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Benchmarks of `krun-kernel-loader`.
+fn main() {}

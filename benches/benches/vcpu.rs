@@ -1,0 +1,2 @@
+//! Benchmarks of `krun-vcpu`.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Benchmarks of `krun-virtio`.
+fn main() {}

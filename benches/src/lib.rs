@@ -1,0 +1,1 @@
+//! Benchmarks of every component crate; see `benches/`.

@@ -1,0 +1,1 @@
+//! A virtio-console device with multiport: ports are readable and writable host endpoints

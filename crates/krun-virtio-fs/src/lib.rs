@@ -1,0 +1,1 @@
+//! A virtio-fs device and FUSE server: a shared directory that the guest cannot leave

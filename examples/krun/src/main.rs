@@ -1,0 +1,2 @@
+//! Runs a command in a microVM.
+fn main() {}
