@@ -26,15 +26,8 @@ const KVM: &[&str] = &["kvm-ioctls", "kvm-bindings"];
 const MAY_USE_KVM: &[&str] = &["krun-vcpu", "krun-builder"];
 
 /// Two of one of these in a tree, and types that look alike cannot be passed from crate to crate.
-const ONE_OF_EACH: &[&str] = &[
-    "vm-memory",
-    "vmm-sys-util",
-    "virtio-queue",
-    "virtio-bindings",
-    "kvm-bindings",
-    "kvm-ioctls",
-    "event-manager",
-];
+const ONE_OF_EACH: &[&str] =
+    &["vm-memory", "vmm-sys-util", "virtio-queue", "virtio-bindings", "kvm-bindings", "kvm-ioctls", "event-manager"];
 
 /// A file longer than this is not read in one sitting. Tables of constants and wire structures are no prose.
 const LINES_IN_A_FILE: usize = 600;

@@ -1,0 +1,159 @@
+//! What a nested machine boots from: kernel and initramfs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::initramfs::Initramfs;
+use crate::assets::{Assets, CloudKernel, GuestAssets};
+use crate::process::{find_program, output};
+
+const INIT: &str = include_str!("init.sh");
+/// Where xtask puts itself in the machine.
+const XTASK: &str = "xtask";
+
+/// The make of CPU that a machine emulates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Make {
+    /// AMD SVM, emulated by QEMU.
+    Amd,
+    /// Intel VT-x, emulated by Bochs.
+    Intel,
+}
+
+impl Make {
+    /// The name people use.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Amd => "amd",
+            Self::Intel => "intel",
+        }
+    }
+
+    /// KVM's modules, each after those it needs.
+    fn modules(self) -> [&'static str; 3] {
+        let vendor = match self {
+            Self::Amd => "arch/x86/kvm/kvm-amd.ko",
+            Self::Intel => "arch/x86/kvm/kvm-intel.ko",
+        };
+        ["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", vendor]
+    }
+
+    /// How hard the initramfs is compressed: QEMU hands it over in one piece, Bochs reads it from a slow disk.
+    fn compression(self) -> u32 {
+        match self {
+            Self::Amd => 0,
+            Self::Intel => 6,
+        }
+    }
+}
+
+/// Paths inside the machine of what guests need.
+pub(crate) mod inside {
+    /// The kernel bundle.
+    pub(crate) const KERNEL: &str = "/guest/libkrunfw.so.5";
+    /// The stock kernel.
+    pub(crate) const BZIMAGE: &str = "/guest/vmlinuz";
+    /// A static busybox.
+    pub(crate) const BUSYBOX: &str = "/bin/busybox";
+    /// The guest's root directory.
+    pub(crate) const ROOT: &str = "/guest/root";
+}
+
+/// Everything that goes into a machine, until it is written.
+#[derive(Debug)]
+pub(crate) struct Image {
+    make: Make,
+    kernel: CloudKernel,
+    content: Initramfs,
+    scratch: PathBuf,
+}
+
+/// A written image.
+#[derive(Debug, Clone)]
+pub(crate) struct Bootable {
+    /// The make of CPU it is for.
+    pub(crate) make: Make,
+    /// The kernel.
+    pub(crate) kernel: PathBuf,
+    /// The initramfs.
+    pub(crate) initramfs: PathBuf,
+}
+
+impl Image {
+    /// A machine that can run guests from `guest`; working files go to `scratch`.
+    pub(crate) fn new(make: Make, assets: &Assets, guest: &GuestAssets, scratch: &Path) -> Result<Self> {
+        fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
+        let kernel = assets.cloud_kernel()?;
+        let mut image = Self { make, kernel, content: Initramfs::default(), scratch: scratch.to_owned() };
+        image.system(&guest.busybox)?;
+        let content = &mut image.content;
+        content.program(inside::KERNEL, &guest.kernel)?;
+        content.tree(inside::ROOT, &guest.root)?;
+        Ok(image)
+    }
+
+    fn system(&mut self, busybox: &Path) -> Result<()> {
+        let content = &mut self.content;
+        content.bytes("init", INIT, 0o755);
+        for directory in ["dev", "proc", "sys", "tmp", "root"] {
+            content.directory(directory);
+        }
+        content.file(inside::BUSYBOX, busybox)?;
+        for name in output(Command::new(busybox).arg("--list"))?.lines().filter(|&name| name != "busybox") {
+            content.link(Path::new("bin").join(name), "busybox");
+        }
+        content.bytes("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n", 0o644);
+        content.bytes("etc/group", "root:x:0:\nnogroup:x:65534:\n", 0o644);
+        content.bytes("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n", 0o644);
+        let mut order = String::new();
+        for module in self.make.modules() {
+            let path = self.kernel.modules.join(module);
+            let name = path.file_name().context("a module has a name")?.to_string_lossy().into_owned();
+            content.file(Path::new("modules").join(&name), path)?;
+            order = order + &name + "\n";
+        }
+        content.bytes("modules/order", order, 0o644);
+        let own = std::env::current_exe().context("cannot find xtask's own program")?;
+        self.program(Path::new(XTASK), &own)
+    }
+
+    /// Adds a host's program, without its debugging information, and the libraries it needs.
+    pub(crate) fn program(&mut self, path: &Path, source: &Path) -> Result<()> {
+        let stripped = self.stripped(source)?;
+        self.content.program(path, &stripped)
+    }
+
+    /// Adds a stock kernel for tests that boot one.
+    pub(crate) fn stock_kernel(&mut self) -> Result<()> {
+        self.content.file(inside::BZIMAGE, &self.kernel.image)
+    }
+
+    /// Adds a file or directory of the host.
+    pub(crate) fn copy(&mut self, path: &Path, source: &Path) -> Result<()> {
+        if source.is_dir() { self.content.tree(path, source) } else { self.content.file(path, source) }
+    }
+
+    /// Writes the initramfs as `name`.
+    pub(crate) fn write(&self, name: &str) -> Result<Bootable> {
+        let initramfs = self.scratch.join(format!("{name}.cpio"));
+        self.content.write(&initramfs, self.make.compression())?;
+        Ok(Bootable { make: self.make, kernel: self.kernel.image.clone(), initramfs })
+    }
+
+    /// Debugging information is most of a program and only costs time in there.
+    fn stripped(&self, source: &Path) -> Result<PathBuf> {
+        let Some(strip) = find_program("strip") else { return Ok(source.to_owned()) };
+        let directory = self.scratch.join("stripped");
+        fs::create_dir_all(&directory)?;
+        let target = directory.join(source.file_name().context("a program has a name")?);
+        let arguments = ["--strip-debug", "-o"];
+        match output(Command::new(strip).args(arguments).arg(&target).arg(source)) {
+            Ok(_) => Ok(target),
+            // A script, or a format this strip does not know: as it is, then.
+            Err(_) => Ok(source.to_owned()),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! Where things are: the source tree, cargo's target directory, and what of ours lies in it.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use cargo_metadata::MetadataCommand;
+
+/// The checked-out workspace and its target directory.
+#[derive(Debug, Clone)]
+pub(crate) struct Workspace {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo, so that `CARGO_TARGET_DIR` and configuration files are honoured.
+    pub(crate) fn locate() -> Result<Self> {
+        let metadata = MetadataCommand::new()
+            .manifest_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml"))
+            .no_deps()
+            .exec()
+            .context("cargo metadata did not describe the workspace")?;
+        Ok(Self {
+            root: metadata.workspace_root.into_std_path_buf(),
+            target: metadata.target_directory.into_std_path_buf(),
+        })
+    }
+
+    /// The directory of the root `Cargo.toml`.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Cargo's target directory.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Downloaded and unpacked things. Kept between runs; safe to delete.
+    pub(crate) fn assets(&self) -> PathBuf {
+        self.target.join("assets")
+    }
+
+    /// Logs and images of this and earlier runs. Safe to delete.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.target.join("machines")
+    }
+
+    /// A cargo command that starts in the workspace's root: the same cargo that started us.
+    pub(crate) fn cargo(&self) -> Command {
+        #[expect(clippy::disallowed_methods, reason = "cargo tells its subcommands through CARGO which cargo it is")]
+        let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut command = Command::new(cargo);
+        command.current_dir(&self.root);
+        command
+    }
+}
