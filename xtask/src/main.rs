@@ -1,9 +1,12 @@
 //! Tasks of the workspace: `cargo xtask run`, `test`, `fuzz`, `assets`, `machine`.
 mod assets;
+mod kvm;
 mod machine;
 mod process;
 mod progress;
+mod run;
 mod sys;
+mod terminal;
 mod trial;
 mod workspace;
 
@@ -25,6 +28,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Boot a microVM from a directory and run a command in it.
+    Run(run::Arguments),
     /// Run any program of this computer in a nested machine that has a working /dev/kvm.
     Machine(trial::Arguments),
     /// The half that runs in a nested machine.
@@ -47,6 +52,7 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<ExitCode> {
     match task {
+        Task::Run(arguments) => run::run(&Workspace::locate()?, &arguments),
         Task::Machine(arguments) => trial::run(&Workspace::locate()?, &arguments),
         Task::Agent { device } => machine::agent::serve(&device).map(|()| ExitCode::SUCCESS),
     }

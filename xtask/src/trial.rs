@@ -1,7 +1,6 @@
 //! `cargo xtask machine`: any program of this computer, run in a nested machine.
 
 use std::ffi::OsString;
-use std::io::{self, Write, stderr, stdout};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,14 +10,12 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::assets::Assets;
 use crate::machine::image::{Image, Make, inside};
-use crate::machine::protocol::{Command, End};
-use crate::machine::{Lost, Machine, Outcome, Streams};
+use crate::machine::protocol::Command;
+use crate::machine::{Lost, Machine};
 use crate::process::find_program;
-use crate::progress::say;
+use crate::run::exit_code_of;
+use crate::terminal::Inherit;
 use crate::workspace::Workspace;
-
-/// What a shell adds to a signal's number.
-const SIGNAL_BASE: i32 = 128;
 
 /// Options of `cargo xtask machine`.
 #[derive(Debug, clap::Args)]
@@ -43,8 +40,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
     let assets = Assets::new(workspace);
     let guest = assets.guest()?;
-    let scratch = workspace.scratch().join(format!("trial-{}", std::process::id()));
-    let mut image = Image::new(arguments.make, &assets, &guest, &scratch)?;
+    let scratch = workspace.new_scratch("machine")?;
+    let mut image = Image::new(arguments.make, &assets, &guest, scratch.path())?;
     image.stock_kernel()?;
     let mut words = arguments.command.clone();
     if let Some(program) = locate(&words[0])? {
@@ -55,12 +52,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         let path = path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
         image.copy(&path, &path)?;
     }
-    let started = std::time::Instant::now();
-    let bootable = image.write("trial")?;
-    say(format!("image written in {:.1} s", started.elapsed().as_secs_f64()));
-    let console = scratch.join("console.log");
-    let mut machine = Machine::boot(&assets, &bootable, &console, Duration::from_secs(120))?;
-    say(format!("machine up after {:.1} s", started.elapsed().as_secs_f64()));
+    let bootable = image.write("machine")?;
+    let console = scratch.path().join("console.log");
+    let mut machine = Machine::boot(&assets, &bootable, &console, arguments.make.boot_limit())?;
     let mut environment = test_environment();
     environment.extend(arguments.env.iter().map(|pair| pair.clone().into_vec()));
     let command = Command {
@@ -68,15 +62,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         environment,
         ..Command::default()
     };
-    let outcome = machine
-        .run(command, Some(Duration::from_secs(arguments.limit)), &mut Inherit)
-        .map_err(|Lost(reason)| anyhow!("the machine was lost: {reason}; its console: {}", console.display()))?;
-    match outcome {
-        Outcome::Ended(End::Code(code)) => Ok(ExitCode::from(u8::try_from(code)?)),
-        Outcome::Ended(End::Signal(signal)) => Ok(ExitCode::from(u8::try_from(SIGNAL_BASE + signal)?)),
-        Outcome::TimedOut => Err(anyhow!("the program was ended after {} s", arguments.limit)),
-        Outcome::NotStarted(reason) => Err(anyhow!("{reason}")),
-    }
+    let limit = Some(Duration::from_secs(arguments.limit));
+    let outcome = machine.run(command, limit, &mut Inherit).map_err(|Lost(reason)| {
+        let console = scratch.keep_file(&console);
+        anyhow!("the machine was lost: {reason}; its console: {}", console.display())
+    })?;
+    exit_code_of(outcome, limit)
 }
 
 /// The program of this computer that `name` means; `None` for one that only the machine has.
@@ -103,18 +94,4 @@ pub(crate) fn test_environment() -> Vec<Vec<u8>> {
     ]
     .map(|(name, value)| format!("{name}={value}").into_bytes())
     .to_vec()
-}
-
-/// Hands everything on to our own standard streams.
-struct Inherit;
-
-impl Streams for Inherit {
-    fn output(&mut self, bytes: &[u8]) -> io::Result<()> {
-        stdout().write_all(bytes)?;
-        stdout().flush()
-    }
-
-    fn errors(&mut self, bytes: &[u8]) -> io::Result<()> {
-        stderr().write_all(bytes)
-    }
 }

@@ -1,11 +1,13 @@
 //! Where things are: the source tree, cargo's target directory, and what of ours lies in it.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
 use cargo_metadata::MetadataCommand;
+use tempfile::TempDir;
 
 /// The checked-out workspace and its target directory.
 #[derive(Debug, Clone)]
@@ -43,9 +45,12 @@ impl Workspace {
         self.target.join("assets")
     }
 
-    /// Logs and images of this and earlier runs. Safe to delete.
-    pub(crate) fn scratch(&self) -> PathBuf {
-        self.target.join("machines")
+    /// A directory for one run's images and logs, removed at its end.
+    pub(crate) fn new_scratch(&self, name: &str) -> Result<Scratch> {
+        let parent = self.target.join("machines");
+        fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        let directory = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&parent)?;
+        Ok(Scratch { directory, parent })
     }
 
     /// A cargo command that starts in the workspace's root: the same cargo that started us.
@@ -55,5 +60,31 @@ impl Workspace {
         let mut command = Command::new(cargo);
         command.current_dir(&self.root);
         command
+    }
+}
+
+/// A directory that is removed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    directory: TempDir,
+    parent: PathBuf,
+}
+
+impl Scratch {
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Saves a file of the directory for a person to look at, and answers where it lies now.
+    pub(crate) fn keep_file(&self, path: &Path) -> PathBuf {
+        let mut name = self.directory.path().file_name().unwrap_or_default().to_owned();
+        name.push("-");
+        name.push(path.file_name().unwrap_or_default());
+        let kept = self.parent.join(name);
+        match fs::rename(path, &kept) {
+            Ok(()) => kept,
+            Err(_) => path.to_owned(),
+        }
     }
 }

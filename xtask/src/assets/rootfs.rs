@@ -13,15 +13,16 @@ use super::store::Store;
 use crate::process::{find_program, output};
 
 /// Raised when what this module lays out changes, so that older roots are made anew.
-const LAYOUT: &str = "1";
+const LAYOUT: &str = "2";
 /// Directories of the root; some only so that something can be mounted on them.
 const DIRECTORIES: [&str; 13] =
     ["bin", "dev", "etc", "home", "mnt", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "var/tmp"];
 /// Files with their content.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("etc/passwd", "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"),
     ("etc/group", "root:x:0:\nnogroup:x:65534:\n"),
     ("etc/hosts", "127.0.0.1 localhost\n::1 localhost\n"),
+    ("etc/motd", "Welcome to a microVM. Its root is a directory of the host.\n"),
     ("etc/os-release", "NAME=busybox\nID=busybox\nPRETTY_NAME=\"busybox\"\n"),
 ];
 
@@ -44,7 +45,7 @@ pub(crate) fn busybox(store: &Store, apt: &Apt) -> Result<PathBuf> {
 /// Answers the path of a root directory for guests, built around the program `busybox`.
 pub(crate) fn root(store: &Store, busybox: &Path) -> Result<PathBuf> {
     let bytes = fs::metadata(busybox).with_context(|| format!("cannot read {}", busybox.display()))?.len();
-    store.get("root", &format!("{LAYOUT} {} {bytes}", busybox.display()), |directory| lay_out(directory, busybox))
+    store.get("rootfs", &format!("{LAYOUT} {} {bytes}", busybox.display()), |directory| lay_out(directory, busybox))
 }
 
 fn lay_out(root: &Path, busybox: &Path) -> Result<()> {

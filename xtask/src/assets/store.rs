@@ -1,6 +1,7 @@
 //! A directory of finished things: each is made in private, then renamed into place, so that nothing half-made is seen.
 
 use std::fs::{self, File};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -8,7 +9,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use crate::progress::say;
 
-/// Says inside each finished thing what it was made from.
+/// Suffix of the file that says what a finished thing was made from. It lies beside the thing, whose content is its own.
 const RECIPE: &str = ".recipe";
 /// Prefix of directories that are being made.
 const MAKING: &str = ".making-";
@@ -36,7 +37,8 @@ impl Store {
     /// work done.
     pub(crate) fn get(&self, name: &str, recipe: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let home = self.root.join(name);
-        let is_made = || fs::read_to_string(home.join(RECIPE)).is_ok_and(|made_from| made_from == recipe);
+        let recipe_file = self.root.join(format!("{name}{RECIPE}"));
+        let is_made = || home.exists() && fs::read_to_string(&recipe_file).is_ok_and(|made_from| made_from == recipe);
         if is_made() {
             return Ok(home);
         }
@@ -53,12 +55,32 @@ impl Store {
         let fresh = staging.path().join("new");
         fs::create_dir(&fresh)?;
         make(&fresh).with_context(|| format!("cannot prepare the asset `{name}`"))?;
-        fs::write(fresh.join(RECIPE), recipe)?;
+        let fresh_recipe = staging.path().join("recipe");
+        fs::write(&fresh_recipe, recipe)?;
+        // Whoever is killed between these steps leaves a thing without a recipe, which the next one makes anew.
         if home.exists() {
+            if recipe_file.exists() {
+                fs::remove_file(&recipe_file)?;
+            }
             fs::rename(&home, staging.path().join("old"))?;
         }
         fs::rename(&fresh, &home).with_context(|| format!("cannot put {} in place", home.display()))?;
+        fs::rename(&fresh_recipe, &recipe_file)?;
         Ok(home)
+    }
+
+    /// Puts a link `name` to `target` beside the finished things, for people who want a path that stays.
+    pub(crate) fn link(&self, name: &str, target: &Path) -> Result<()> {
+        let link = self.root.join(name);
+        if fs::read_link(&link).is_ok_and(|existing| existing == target) {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.root)?;
+        let _lock = self.lock()?;
+        let staging = tempfile::Builder::new().prefix(MAKING).tempdir_in(&self.root)?;
+        let fresh = staging.path().join("link");
+        symlink(target, &fresh)?;
+        fs::rename(&fresh, &link).with_context(|| format!("cannot put {} in place", link.display()))
     }
 
     /// Waits until no other process makes anything here.
@@ -112,6 +134,17 @@ mod tests {
         assert_eq!(fs::read_to_string(home.join("it")).unwrap(), "old");
         let left: Vec<_> = fs::read_dir(root.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert!(left.iter().all(|name| !name.to_string_lossy().starts_with(MAKING)), "{left:?}");
+    }
+
+    #[test]
+    fn a_thing_without_its_recipe_is_made_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::new(root.path().to_owned());
+        fs::create_dir(root.path().join("thing")).unwrap();
+        fs::write(root.path().join("thing/half"), "").unwrap();
+        let home = store.get("thing", "one", |directory| Ok(fs::write(directory.join("it"), "whole")?)).unwrap();
+        assert!(!home.join("half").exists());
+        assert!(home.join("it").exists());
     }
 
     #[test]

@@ -27,11 +27,12 @@ const LIBRARY_SHA256: &str = "3854efcd3fe625528fa00207d97586d9790db8c436bb6881a4
 
 /// Answers the path of a guest kernel bundle.
 pub(crate) fn kernel_bundle(store: &Store) -> Result<PathBuf> {
-    if let Some(installed) = installed() {
-        return Ok(installed);
-    }
-    let home = store.get("guest-kernel", LIBRARY_SHA256, |directory| fetch(store, directory))?;
-    Ok(home.join(LIBRARY))
+    let bundle = match installed() {
+        Some(installed) => installed,
+        None => store.get("guest-kernel", LIBRARY_SHA256, |directory| fetch(store, directory))?.join(LIBRARY),
+    };
+    store.link(LIBRARY, &bundle)?;
+    Ok(bundle)
 }
 
 fn installed() -> Option<PathBuf> {

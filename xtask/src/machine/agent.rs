@@ -92,8 +92,11 @@ struct Running {
 /// The ends of a command's standard streams that are ours.
 struct Streams {
     input: Option<File>,
-    output: Vec<(File, fn(Vec<u8>) -> Reply)>,
+    output: Vec<Output>,
 }
+
+/// Something the command writes to, and how its bytes are sent.
+type Output = (File, fn(Vec<u8>) -> Reply);
 
 impl Running {
     fn start(command: &Command, host: &Host) -> Result<Self> {

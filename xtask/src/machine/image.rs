@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
@@ -32,6 +33,14 @@ impl Make {
         }
     }
 
+    /// How long it may take until it is up, on a busy computer.
+    pub(crate) fn boot_limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Amd => 120,
+            Self::Intel => 600,
+        })
+    }
+
     /// KVM's modules, each after those it needs.
     fn modules(self) -> [&'static str; 3] {
         let vendor = match self {
@@ -41,7 +50,8 @@ impl Make {
         ["virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", vendor]
     }
 
-    /// How hard the initramfs is compressed: QEMU hands it over in one piece, Bochs reads it from a slow disk.
+    /// How hard the initramfs is compressed. QEMU hands it over in one piece, and unpacking it under emulation takes
+    /// longer than copying ever could; Bochs reads it from a slow disk.
     fn compression(self) -> u32 {
         match self {
             Self::Amd => 0,
@@ -129,6 +139,11 @@ impl Image {
     /// Adds a stock kernel for tests that boot one.
     pub(crate) fn stock_kernel(&mut self) -> Result<()> {
         self.content.file(inside::BZIMAGE, &self.kernel.image)
+    }
+
+    /// Adds an empty directory.
+    pub(crate) fn directory(&mut self, path: &Path) {
+        self.content.directory(path);
     }
 
     /// Adds a file or directory of the host.
