@@ -1,0 +1,146 @@
+//! PID 1 of a microVM.
+//!
+//! It takes orders from one place: the console port [`protocol::CONTROL_PORT`], which it opens before anything else
+//! runs and which the driver gives to nobody else. It reads no file of the root file system and no word of the kernel
+//! command line. Everything it needs of the kernel (`/proc`, `/sys`, `/dev`) it reaches through descriptors of its
+//! own, so a root file system without those directories can still tell the host what is missing.
+//!
+//! No `std`, no C library, no allocator: system calls, and memory of a known size.
+#![no_std]
+#![no_main]
+#![no_builtins]
+#![deny(unsafe_op_in_unsafe_fn)]
+#![deny(unsafe_code)]
+
+#[allow(dead_code, unused_imports, unreachable_pub, reason = "each end uses its half")]
+#[path = "../src/protocol/mod.rs"]
+mod protocol;
+
+mod channel;
+mod console;
+mod exec;
+mod failure;
+mod mounts;
+mod ports;
+mod relay;
+mod stdio;
+mod supervise;
+#[allow(unsafe_code, reason = "system calls")]
+mod sys;
+mod text;
+mod workload;
+
+use channel::{Alive, Channel};
+use failure::{At as _, Failure};
+use mounts::Kernel;
+use protocol::{Field, Fields, Hello, Resize, Stage, Started, ToGuest, ToHost};
+use stdio::Stdio;
+use supervise::Supervisor;
+use sys::{Errno, Fd};
+
+/// Where the entry point goes. The end of this function is the end of the machine.
+pub(crate) extern "C" fn main() -> ! {
+    let (kernel, mut channel, children) = match prepare() {
+        Ok(prepared) => prepared,
+        Err((what, errno)) => console::give_up(what, Some(errno)),
+    };
+    let Some(started) = wait_for_start(&kernel, &mut channel) else {
+        console::give_up("the host closed the control channel", None)
+    };
+    let ended = match started {
+        Ok((pid, stdio)) => supervise(&kernel, &mut channel, children, pid, stdio),
+        Err(failure) => channel.forward(failure.bytes()),
+    };
+    sys::sync();
+    match ended {
+        Ok(()) => sys::power_off(),
+        Err(errno) => console::give_up("cannot serve the workload", Some(errno)),
+    }
+}
+
+/// Makes this process PID 1 in earnest, and greets the host.
+fn prepare() -> Result<(Kernel, Channel, Fd), (&'static str, Errno)> {
+    sys::block_signals().map_err(|errno| ("cannot block signals", errno))?;
+    sys::forbid_inspection().map_err(|errno| ("cannot forbid inspection", errno))?;
+    sys::close_inherited().map_err(|errno| ("cannot close inherited files", errno))?;
+    let kernel = Kernel::open();
+    console::claim(kernel.as_ref().ok().map(|kernel| &kernel.dev.root));
+    let kernel = kernel.map_err(|errno| ("cannot mount proc, sysfs and devtmpfs", errno))?;
+    workload::set_memory_score(&kernel, b"-1000").map_err(|errno| ("cannot protect itself", errno))?;
+    let children = sys::child_signals().map_err(|errno| ("cannot watch its children", errno))?;
+    let name = protocol::CONTROL_PORT.as_bytes();
+    let channel = ports::open(&kernel.dev.root, &kernel.sys.root, name, sys::RDWR)
+        .and_then(Channel::new)
+        .map_err(|errno| ("cannot open the control port", errno))?;
+    channel.send(&ToHost::Hello(Hello { features: 0 })).map_err(|errno| ("cannot greet the host", errno))?;
+    Ok((kernel, channel, children))
+}
+
+type Start = Result<(i32, Stdio), channel::Encoded>;
+
+/// Waits for the host's order and obeys it. `None` if the host goes away instead.
+fn wait_for_start(kernel: &Kernel, channel: &mut Channel) -> Option<Start> {
+    // While the host makes up its answer, the system is made ready.
+    let own_mounts = kernel.attach();
+    let mut own_mounts = Some(own_mounts);
+    let mut started = None;
+    while started.is_none() {
+        let alive = channel.receive(|frame| {
+            if let (ToGuest::Start(fields), Some(own_mounts)) = (frame, own_mounts.take()) {
+                started = Some(start(kernel, own_mounts, fields));
+            }
+        });
+        match alive {
+            Alive::Yes => {}
+            Alive::HungUp => return None,
+            Alive::Malformed => {
+                let failure = Failure::new(Stage::Protocol, b"", Errno::NONE);
+                return Some(Err(channel::encode(&failure.frame())));
+            }
+        }
+    }
+    started
+}
+
+/// Makes the system that `fields` describe, and starts the workload in it.
+fn start(kernel: &Kernel, own_mounts: Result<(), Failure>, fields: &Fields<'_>) -> Start {
+    let attempt = || {
+        own_mounts?;
+        configure(fields)?;
+        let stdio = Stdio::open(kernel, fields, workload::user(fields))?;
+        if let (Some(terminal), Some(size)) = (&stdio.terminal, terminal_size(fields)) {
+            sys::set_size(terminal, size).at(Stage::Terminal, b"size")?;
+        }
+        Ok(stdio)
+    };
+    let mut stdio = attempt().map_err(|failure: Failure| channel::encode(&failure.frame()))?;
+    let pid = workload::spawn(kernel, fields, &stdio)?;
+    // The streams end when the workload's own copies are closed.
+    stdio.streams = [const { None }; 3];
+    Ok((pid, stdio))
+}
+
+fn configure(fields: &Fields<'_>) -> Result<(), Failure> {
+    match sys::raise_interface(b"lo") {
+        // A kernel without a network.
+        Ok(()) | Err(Errno::AFNOSUPPORT | Errno::NODEV) => {}
+        Err(errno) => return Err(Failure::new(Stage::Network, b"lo", errno)),
+    }
+    for field in fields.iter() {
+        match field {
+            Field::Hostname(name) => sys::set_hostname(name.to_bytes()).at(Stage::Hostname, name.to_bytes())?,
+            Field::Mount(mount) => mounts::volume(&mount)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn terminal_size(fields: &Fields<'_>) -> Option<Resize> {
+    fields.iter().fold(None, |size, field| if let Field::Terminal(other) = field { Some(other) } else { size })
+}
+
+fn supervise(kernel: &Kernel, channel: &mut Channel, children: Fd, pid: i32, stdio: Stdio) -> sys::Result<()> {
+    channel.send(&ToHost::Started(Started { pid: pid.cast_unsigned() }))?;
+    Supervisor { kernel, channel, children, stdio, pid }.run()
+}
