@@ -11,6 +11,7 @@ mod kvm;
 mod mapping;
 mod memory;
 mod pio;
+mod probe;
 mod sys;
 mod vcpu;
 mod vm;
@@ -27,6 +28,7 @@ pub use kick::VcpuHandle;
 pub use kvm::Kvm;
 pub use memory::{MemoryRange, SlotFlags, SlotId};
 pub use pio::PioBatch;
+pub use probe::{Evidence, Probe, probe_real_code};
 pub use vcpu::Vcpu;
 pub use vm::{DataMatch, Irqchip, KvmVm, VmOptions};
 

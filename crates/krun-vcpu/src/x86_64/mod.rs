@@ -6,6 +6,7 @@
 mod cpuid;
 mod entry;
 mod msr;
+pub(crate) mod probe_guest;
 mod setup;
 
 use kvm_bindings::{
