@@ -15,6 +15,7 @@ use anyhow::Result;
 pub(crate) use self::amd::{CloudKernel, Tool};
 use self::apt::Apt;
 use self::store::Store;
+use crate::progress::say;
 use crate::workspace::Workspace;
 
 /// Finds or fetches each piece when it is first asked for.
@@ -59,5 +60,15 @@ impl Assets {
     /// The emulator of the AMD machine.
     pub(crate) fn qemu(&self) -> Result<Tool> {
         amd::qemu(&self.store, &self.apt)
+    }
+
+    /// Everything, and where it lies.
+    pub(crate) fn all(&self) -> Result<()> {
+        let guest = self.guest()?;
+        say(format!("guest kernel: {}", guest.kernel.display()));
+        say(format!("guest root:   {}", guest.root.display()));
+        say(format!("AMD machine:  {}", self.qemu()?.program.display()));
+        say(format!("its kernel:   {}", self.cloud_kernel()?.image.display()));
+        Ok(())
     }
 }

@@ -27,12 +27,9 @@ const SIGNAL_BASE: i32 = 128;
 #[derive(Debug, clap::Args)]
 #[command(override_usage = "cargo xtask run [--machine host|amd|intel] [OPTIONS OF krun run] -- COMMAND [ARGS]")]
 pub(crate) struct Arguments {
-    /// `--machine host|amd|intel`, and any option of `krun run`
-    #[arg(allow_hyphen_values = true, num_args = 0.., value_name = "OPTION")]
-    options: Vec<OsString>,
-    /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
-    command: Vec<OsString>,
+    /// `--machine host|amd|intel`, any option of `krun run`, then `--`, the command and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true, value_name = "WORDS")]
+    words: Vec<OsString>,
 }
 
 /// Where the microVM runs.
@@ -46,7 +43,7 @@ pub(crate) enum Place {
 
 /// Builds `krun`, fetches what it needs, and runs it at the right place.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    let options = Options::parse(&arguments.options, &arguments.command)?;
+    let options = Options::parse(&arguments.words)?;
     let place = options.place.unwrap_or_else(choose);
     let assets = Assets::new(workspace);
     let guest = assets.guest()?;

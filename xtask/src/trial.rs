@@ -55,7 +55,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     let bootable = image.write("machine")?;
     let console = scratch.path().join("console.log");
     let mut machine = Machine::boot(&assets, &bootable, &console, arguments.make.boot_limit())?;
-    let mut environment = test_environment();
+    let mut environment = inside::test_environment();
     environment.extend(arguments.env.iter().map(|pair| pair.clone().into_vec()));
     let command = Command {
         arguments: words.into_iter().map(OsStringExt::into_vec).collect(),
@@ -78,20 +78,4 @@ fn locate(name: &OsString) -> Result<Option<PathBuf>> {
     }
     let path = std::path::absolute(path).context("cannot find the current directory")?;
     Ok(path.exists().then_some(path))
-}
-
-/// The variables by which tests find what they need.
-pub(crate) fn test_environment() -> Vec<Vec<u8>> {
-    [
-        ("PATH", "/bin"),
-        ("HOME", "/root"),
-        ("RUST_BACKTRACE", "1"),
-        ("KRUN_TEST_KVM", "required"),
-        ("KRUN_TEST_KERNEL", inside::KERNEL),
-        ("KRUN_TEST_ROOT", inside::ROOT),
-        ("KRUN_TEST_BZIMAGE", inside::BZIMAGE),
-        ("KRUN_TEST_BUSYBOX", inside::BUSYBOX),
-    ]
-    .map(|(name, value)| format!("{name}={value}").into_bytes())
-    .to_vec()
 }

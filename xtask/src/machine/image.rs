@@ -41,6 +41,14 @@ impl Make {
         })
     }
 
+    /// How long one test may take in it.
+    pub(crate) fn test_limit(self) -> Duration {
+        Duration::from_secs(match self {
+            Self::Amd => 240,
+            Self::Intel => 480,
+        })
+    }
+
     /// KVM's modules, each after those it needs.
     fn modules(self) -> [&'static str; 3] {
         let vendor = match self {
@@ -70,6 +78,22 @@ pub(crate) mod inside {
     pub(crate) const BUSYBOX: &str = "/bin/busybox";
     /// The guest's root directory.
     pub(crate) const ROOT: &str = "/guest/root";
+
+    /// The variables by which tests find what they need.
+    pub(crate) fn test_environment() -> Vec<Vec<u8>> {
+        [
+            ("PATH", "/bin"),
+            ("HOME", "/root"),
+            ("RUST_BACKTRACE", "1"),
+            ("KRUN_TEST_KVM", "required"),
+            ("KRUN_TEST_KERNEL", KERNEL),
+            ("KRUN_TEST_ROOT", ROOT),
+            ("KRUN_TEST_BZIMAGE", BZIMAGE),
+            ("KRUN_TEST_BUSYBOX", BUSYBOX),
+        ]
+        .map(|(name, value)| format!("{name}={value}").into_bytes())
+        .to_vec()
+    }
 }
 
 /// Everything that goes into a machine, until it is written.

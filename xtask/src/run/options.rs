@@ -45,11 +45,19 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// Sorts the words before the `--`; `command` are those after it.
-    pub(crate) fn parse(words: &[OsString], command: &[OsString]) -> Result<Self> {
-        let mut options = Self { command: command.to_vec(), ..Self::default() };
+    /// Sorts the words. Where the first is no option, all of them are the command: clap takes a leading `--` away.
+    pub(crate) fn parse(words: &[OsString]) -> Result<Self> {
+        let mut options = Self::default();
+        if words.first().is_some_and(|word| !word.as_bytes().starts_with(b"-")) {
+            options.command = words.to_vec();
+            return Ok(options);
+        }
         let mut words = words.iter();
         while let Some(word) = words.next() {
+            if word == "--" {
+                options.command = words.cloned().collect();
+                break;
+            }
             if !word.as_bytes().starts_with(b"-") {
                 bail!("`{}` is no option: the command comes after `--`", word.display());
             }
@@ -65,6 +73,9 @@ impl Options {
                 Some(value) if name == "--machine" => options.place = Some(place(&value)?),
                 value => options.krun.push((name, value)),
             }
+        }
+        if options.command.is_empty() {
+            bail!("no command: cargo xtask run [OPTIONS] -- COMMAND [ARGS]");
         }
         Ok(options)
     }
@@ -125,8 +136,7 @@ mod tests {
     use super::*;
 
     fn parse(words: &str) -> Result<Options> {
-        let words: Vec<_> = words.split_whitespace().map(OsString::from).collect();
-        Options::parse(&words, &["nproc".into(), "--all".into()])
+        Options::parse(&words.split_whitespace().map(OsString::from).collect::<Vec<_>>())
     }
 
     fn guest() -> GuestAssets {
@@ -135,7 +145,7 @@ mod tests {
 
     #[test]
     fn our_option_is_taken_out_and_the_rest_is_passed_on() {
-        let options = parse("--cpus 2 --machine intel --read-only").unwrap();
+        let options = parse("--cpus 2 --machine intel --read-only -- nproc --all").unwrap();
         assert_eq!(options.place, Some(Place::Nested(Make::Intel)));
         let words = options.complete(&guest());
         assert_eq!(words, ["--cpus", "2", "--read-only", "--kernel", "/k", "--root", "/r", "--", "nproc", "--all"]);
@@ -143,20 +153,28 @@ mod tests {
 
     #[test]
     fn what_the_user_names_is_not_overridden() {
-        let words = parse("--root=/mine --kernel /other").unwrap().complete(&guest());
-        assert_eq!(words, ["--root", "/mine", "--kernel", "/other", "--", "nproc", "--all"]);
+        let words = parse("--root=/mine --kernel /other -- true").unwrap().complete(&guest());
+        assert_eq!(words, ["--root", "/mine", "--kernel", "/other", "--", "true"]);
+    }
+
+    #[test]
+    fn words_after_the_dashes_are_the_command_s_own() {
+        let options = parse("--cpus 1 -- run --machine host -- x").unwrap();
+        assert_eq!(options.place, None);
+        assert_eq!(options.command, ["run", "--machine", "host", "--", "x"]);
+        assert_eq!(parse("sh -c x -- y").unwrap().command, ["sh", "-c", "x", "--", "y"]);
     }
 
     #[test]
     fn a_value_is_not_mistaken_for_an_option() {
-        let options = parse("--env --machine --machine host").unwrap();
+        let options = parse("--env --machine --machine host -- true").unwrap();
         assert_eq!(options.value("--env"), Some(OsStr::new("--machine")));
         assert_eq!(options.place, Some(Place::Host));
     }
 
     #[test]
     fn mistakes_are_told() {
-        for words in ["true", "--machine", "--machine arm", "--cpus"] {
+        for words in ["", "--cpus 2", "--cpus 2 true", "--machine", "--machine arm -- true", "--cpus"] {
             assert!(parse(words).is_err(), "{words}");
         }
     }
