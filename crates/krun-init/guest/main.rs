@@ -5,6 +5,9 @@
 //! command line. Everything it needs of the kernel (`/proc`, `/sys`, `/dev`) it reaches through descriptors of its
 //! own, so a root file system without those directories can still tell the host what is missing.
 //!
+//! The kernel never ends it for want of memory, and no signal of the guest reaches it: it has no handler, and blocks
+//! them all.
+//!
 //! No `std`, no C library, no allocator: system calls, and memory of a known size.
 #![no_std]
 #![no_main]
@@ -66,7 +69,6 @@ fn prepare() -> Result<(Kernel, Channel, Fd), (&'static str, Errno)> {
     let kernel = Kernel::open();
     console::claim(kernel.as_ref().ok().map(|kernel| &kernel.dev.root));
     let kernel = kernel.map_err(|errno| ("cannot mount proc, sysfs and devtmpfs", errno))?;
-    workload::set_memory_score(&kernel, b"-1000").map_err(|errno| ("cannot protect itself", errno))?;
     let children = sys::child_signals().map_err(|errno| ("cannot watch its children", errno))?;
     let name = protocol::CONTROL_PORT.as_bytes();
     let channel = ports::open(&kernel.dev.root, &kernel.sys.root, name, sys::RDWR)
@@ -114,7 +116,7 @@ fn start(kernel: &Kernel, own_mounts: Result<(), Failure>, fields: &Fields<'_>) 
         Ok(stdio)
     };
     let mut stdio = attempt().map_err(|failure: Failure| channel::encode(&failure.frame()))?;
-    let pid = workload::spawn(kernel, fields, &stdio)?;
+    let pid = workload::spawn(fields, &stdio)?;
     // The streams end when the workload's own copies are closed.
     stdio.streams = [const { None }; 3];
     Ok((pid, stdio))

@@ -3,10 +3,9 @@
 use crate::channel::{self, Encoded};
 use crate::exec;
 use crate::failure::{At, Failure};
-use crate::mounts::Kernel;
 use crate::protocol::{Field, Fields, Put as _, Stage, User};
 use crate::stdio::Stdio;
-use crate::sys::{self, Base, Errno, Region};
+use crate::sys::{self, Region};
 use crate::text::decimal;
 
 /// The user that `fields` name.
@@ -16,12 +15,12 @@ pub(crate) fn user(fields: &Fields<'_>) -> User {
 
 /// Starts the program in a process of its own and waits until the kernel has loaded it. Its process id, or the frame
 /// that says why it does not run.
-pub(crate) fn spawn(kernel: &Kernel, fields: &Fields<'_>, stdio: &Stdio) -> Result<i32, Encoded> {
+pub(crate) fn spawn(fields: &Fields<'_>, stdio: &Stdio) -> Result<i32, Encoded> {
     let failed = |errno| channel::encode(&Failure::new(Stage::Fork, b"", errno).frame());
     let (report, report_end) = sys::pipe().map_err(failed)?;
     let Some(pid) = sys::fork().map_err(failed)? else {
         // Anything that returns is the reason why the program does not run.
-        let Err(failure) = become_workload(kernel, fields, stdio);
+        let Err(failure) = become_workload(fields, stdio);
         // If PID 1 is gone, so is the machine.
         let _ = sys::write_all(&report_end, channel::encode(&failure.frame()).bytes());
         sys::exit(127)
@@ -39,7 +38,7 @@ pub(crate) fn spawn(kernel: &Kernel, fields: &Fields<'_>, stdio: &Stdio) -> Resu
 }
 
 /// Turns this child of PID 1 into the workload.
-fn become_workload(kernel: &Kernel, fields: &Fields<'_>, stdio: &Stdio) -> Result<core::convert::Infallible, Failure> {
+fn become_workload(fields: &Fields<'_>, stdio: &Stdio) -> Result<core::convert::Infallible, Failure> {
     sys::new_session().at(Stage::Terminal, b"")?;
     if let Some(terminal) = &stdio.terminal {
         sys::take_terminal(terminal).at(Stage::Terminal, b"")?;
@@ -50,7 +49,6 @@ fn become_workload(kernel: &Kernel, fields: &Fields<'_>, stdio: &Stdio) -> Resul
         }
     }
     sys::set_umask(0o022);
-    set_memory_score(kernel, b"0").at(Stage::Fork, b"oom_score_adj")?;
     for field in fields.iter() {
         if let Field::Limit(limit) = field {
             sys::set_limit(&limit).at(Stage::Rlimit, decimal(limit.resource).bytes())?;
@@ -85,10 +83,4 @@ fn take_ids(fields: &Fields<'_>) -> Result<(), Failure> {
     let user = user(fields);
     sys::set_group(user.gid).at(Stage::Ids, decimal(user.gid).bytes())?;
     sys::set_user(user.uid).at(Stage::Ids, decimal(user.uid).bytes())
-}
-
-/// Sets how readily the kernel ends this process when memory runs out: -1000 is never.
-pub(crate) fn set_memory_score(kernel: &Kernel, score: &[u8]) -> Result<(), Errno> {
-    let file = sys::open(Base::Tree(&kernel.proc.root), c"self/oom_score_adj", sys::WRONLY)?;
-    sys::write_all(&file, score)
 }
