@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .collect::<Result<_, Box<dyn Error>>>()?;
     let ram: GuestMemoryMmap = GuestMemoryMmap::from_ranges(&regions)?;
 
-    let mut kernel = Kernel::bundle(path)?;
+    let mut kernel = Kernel::open(path)?;
     let loaded = kernel.load(&ram, &layout)?;
     drop(kernel);
     let cmdline = Cmdline::new();

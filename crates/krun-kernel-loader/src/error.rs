@@ -31,12 +31,12 @@ pub enum Error {
     },
 
     /// The dynamic linker refused the bundle.
-    #[error("cannot load the kernel bundle {}: {source}", path.display())]
+    #[error("cannot load the kernel bundle {}: {reason}", path.display())]
     LoadBundle {
         /// The library, as it was named.
         path: PathBuf,
         /// The linker's words.
-        source: libloading::Error,
+        reason: String,
     },
 
     /// The bundle answers with another ABI than the one this crate speaks.

@@ -1,6 +1,7 @@
 //! The one place with `unsafe`: calling into a bundle's shared library.
 #![expect(unsafe_code, reason = "a shared library is asked, through its C functions, where in it the kernel is")]
 
+use std::error::Error as _;
 use std::ffi::{c_char, c_int};
 use std::path::Path;
 use std::slice;
@@ -39,7 +40,11 @@ impl BundleLibrary {
     /// [`Error::LoadBundle`], [`Error::BundleAbi`], and [`Error::BundleImage`] if the image it describes is not within
     /// the readable memory of a loaded library.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let fail = |source| Error::LoadBundle { path: path.into(), source };
+        // The linker's words are in the source; the error itself only names the failed call.
+        let fail = |error: libloading::Error| Error::LoadBundle {
+            path: path.into(),
+            reason: error.source().map_or_else(|| error.to_string(), ToString::to_string),
+        };
         // SAFETY: constructors of the library run. That is the documented condition of `Kernel::bundle`: the caller
         // trusts the file as he trusts the program.
         let library = unsafe { Library::new(path) }.map_err(fail)?;

@@ -6,9 +6,11 @@
 
 use std::path::Path;
 
+use linux_loader::elf::{PT_DYNAMIC, PT_LOAD};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
-use super::{Entry, LoadedKernel, check_range64};
+use super::image::{Image, Reader};
+use super::{Entry, LoadedKernel, check_range64, elf};
 use crate::cmdline::MAX_CMDLINE;
 use crate::error::{Error, Result};
 use crate::sys::BundleLibrary;
@@ -80,9 +82,46 @@ impl Bundle {
         })?;
         Ok(LoadedKernel {
             entry: Entry::Linux64 { rip: GuestAddress(self.entry()) },
+            pvh_entry: None,
             range,
             max_cmdline: MAX_CMDLINE,
+            initrd_end: layout.low().end,
             header: None,
         })
     }
+}
+
+/// Whether a shared object names the function that a bundle is asked by. Nothing of the file runs for that.
+pub(super) fn exports_kernel<F: Image>(file: &mut Reader<F>) -> Result<bool> {
+    const NAME: &[u8] = b"\0krunfw_get_kernel\0";
+    /// Bounds on what is read: bundles have a dozen dynamic entries and as many names.
+    const MAX_ENTRIES: u64 = 256;
+    const MAX_NAMES: u64 = 1 << 20;
+    /// Tags of the dynamic section: address and size of the names.
+    const DT_STRTAB: u64 = 5;
+    const DT_STRSZ: u64 = 10;
+
+    let headers = elf::program_headers(file)?;
+    let Some(dynamic) = headers.iter().find(|header| header.p_type == PT_DYNAMIC) else { return Ok(false) };
+    let (mut names, mut names_size) = (0, 0);
+    for entry in 0..MAX_ENTRIES.min(dynamic.p_filesz / 16) {
+        let at = dynamic.p_offset.saturating_add(entry * 16);
+        let part = "the dynamic section";
+        let (tag, value) = (file.read::<8>(at, part)?, file.read::<8>(at.saturating_add(8), part)?);
+        match u64::from_le_bytes(tag) {
+            0 => break,
+            DT_STRTAB => names = u64::from_le_bytes(value),
+            DT_STRSZ => names_size = u64::from_le_bytes(value),
+            _ => {}
+        }
+    }
+    let in_file = |address: u64| {
+        let load = headers.iter().find(|header| {
+            header.p_type == PT_LOAD && address.checked_sub(header.p_vaddr).is_some_and(|at| at < header.p_filesz)
+        })?;
+        load.p_offset.checked_add(address - load.p_vaddr)
+    };
+    let Some(offset) = in_file(names) else { return Ok(false) };
+    let names = file.read_up_to(names_size.min(MAX_NAMES) as usize, offset, "the names of symbols")?;
+    Ok(names.windows(NAME.len()).any(|window| window == NAME))
 }

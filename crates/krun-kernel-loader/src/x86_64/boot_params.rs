@@ -1,7 +1,7 @@
 //! `struct boot_params`, the "zero page" of the x86 boot protocol (Documentation/arch/x86/boot.rst), and the command
 //! line it points to.
 
-use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
+use linux_loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
 
 use super::layout::{CMDLINE, RamLayout, ZERO_PAGE};

@@ -3,7 +3,7 @@
 //! | address | what |
 //! |---|---|
 //! | `0x472` | the BIOS's warm-boot flag, see [`WARM_BOOT_FLAG`] |
-//! | `0x500` .. `0xc000` | left to the vCPU's start: descriptor tables, boot stack, identity page tables, except |
+//! | `0x500` .. `0x20000` | left to the vCPU's start: descriptor tables, boot stack, identity page tables, except |
 //! | `0x6000` | [`PVH_START_INFO`], for a PVH start |
 //! | `0x7000` | [`ZERO_PAGE`]: `boot_params`, for a start by the 64-bit protocol |
 //! | `0x20000` | [`CMDLINE`] |

@@ -4,3 +4,4 @@ pub mod boot_params;
 pub mod layout;
 pub mod memory_map;
 pub mod mptable;
+pub mod pvh;
