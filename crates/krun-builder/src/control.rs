@@ -1,0 +1,190 @@
+//! The conversation with the guest's init, over a socket whose other end is a console port.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use krun_init::protocol::{Resize, Scope};
+use krun_init::{Event, GuestFault, Host};
+use rustix::event::PollFlags;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+
+/// Our end.
+#[derive(Debug)]
+pub(crate) struct Control {
+    host: Host,
+    /// `None` once the guest's end is closed.
+    socket: Option<OwnedFd>,
+    /// Whom signals are for: the whole foreground of a terminal, or the command alone.
+    scope: Scope,
+}
+
+impl Control {
+    /// The conversation, and the console port's end of the socket.
+    pub(crate) fn new(host: Host, scope: Scope) -> io::Result<(Self, OwnedFd)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let (ours, theirs) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        Ok((Self { host, socket: Some(ours), scope }, theirs))
+    }
+
+    /// A switch for the moment when the guest's end is closed: what has been said is heard, nothing that comes later.
+    /// Whoever opens the channel after init is not init.
+    pub(crate) fn closer(&self) -> io::Result<impl Fn() + Send + Sync + 'static> {
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?.try_clone()?;
+        Ok(move || {
+            if let Err(error) = rustix::net::shutdown(&socket, Shutdown::Read) {
+                tracing::warn!(%error, "cannot close the guest's control channel");
+            }
+        })
+    }
+
+    /// What to poll, and for what.
+    pub(crate) fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let wanted = if self.host.outgoing().is_empty() { PollFlags::IN } else { PollFlags::IN | PollFlags::OUT };
+        self.socket.as_ref().map(|socket| (socket.as_fd(), wanted))
+    }
+
+    /// Sends and receives what can be without waiting; hands each event to `told`.
+    ///
+    /// # Errors
+    ///
+    /// The guest spoke nonsense, and is not listened to any more.
+    pub(crate) fn pump(&mut self, mut told: impl FnMut(Event)) -> Result<(), GuestFault> {
+        let mut buffer = [0; 4096];
+        loop {
+            self.send();
+            let Some(socket) = &self.socket else { return Ok(()) };
+            match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
+                Ok((0, _)) => self.close(),
+                Ok((count, _)) => self.receive(buffer.get(..count).unwrap_or_default(), &mut told)?,
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return Ok(()),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the guest's control channel");
+                    self.close();
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, mut bytes: &[u8], told: &mut impl FnMut(Event)) -> Result<(), GuestFault> {
+        if self.host.is_over() {
+            // Whatever a guest still says after its last word is not listened to.
+            return Ok(());
+        }
+        while !bytes.is_empty() && !self.host.is_over() {
+            if let Some(event) = self.host.receive(&mut bytes)? {
+                told(event);
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        while !self.host.outgoing().is_empty() {
+            match rustix::net::send(socket, self.host.outgoing(), SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(count) => self.host.sent(count),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot write to the guest's control channel");
+                    return self.close();
+                }
+            }
+        }
+    }
+
+    /// A signal for the command. One that cannot be passed on is logged: the caller has gone on long since.
+    pub(crate) fn signal(&mut self, number: u8) {
+        if let Err(error) = self.host.signal(number, self.scope) {
+            tracing::warn!(%error, number, "cannot pass a signal on to the guest's command");
+        }
+    }
+
+    /// A new size of the terminal.
+    pub(crate) fn resize(&mut self, columns: u16, rows: u16) {
+        if let Err(error) = self.host.resize(Resize { columns, rows }) {
+            tracing::debug!(%error, "cannot tell the guest's command the size of its terminal");
+        }
+    }
+
+    fn close(&mut self) {
+        self.host.close();
+        self.socket = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use krun_init::Start;
+    use krun_init::protocol::{Hello, Started, ToHost};
+
+    fn encode(frame: ToHost<'_>) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes);
+        bytes
+    }
+
+    fn pair() -> (Control, std::os::unix::net::UnixStream) {
+        let host = Host::new(&Start::new(["/bin/true"])).unwrap();
+        let (control, theirs) = Control::new(host, Scope::Process).unwrap();
+        (control, theirs.into())
+    }
+
+    fn events(control: &mut Control) -> Result<Vec<Event>, GuestFault> {
+        let mut events = Vec::new();
+        control.pump(|event| events.push(event)).map(|()| events)
+    }
+
+    #[test]
+    fn a_whole_conversation() {
+        use std::io::{Read as _, Write as _};
+        let (mut control, mut guest) = pair();
+        assert_eq!(events(&mut control), Ok(vec![]));
+        guest.write_all(&encode(ToHost::Hello(Hello { features: 0 }))).unwrap();
+        assert_eq!(events(&mut control), Ok(vec![Event::Greeted { features: 0 }]));
+        let mut start = [0; 4096];
+        assert!(guest.read(&mut start).unwrap() > 12);
+        let mut rest = encode(ToHost::Started(Started { pid: 7 }));
+        rest.extend(encode(ToHost::Exited(krun_init::protocol::Exit::Code(3))));
+        // Byte by byte, as slow as a channel can be.
+        let mut seen = Vec::new();
+        for byte in rest {
+            guest.write_all(&[byte]).unwrap();
+            seen.extend(events(&mut control).unwrap());
+        }
+        assert_eq!(seen, [Event::Started { pid: 7 }, Event::Exited(krun_init::protocol::Exit::Code(3))]);
+        guest.write_all(b"one more thing").unwrap();
+        assert_eq!(events(&mut control), Ok(vec![]));
+    }
+
+    #[test]
+    fn nonsense_ends_it() {
+        use std::io::Write as _;
+        let (mut control, mut guest) = pair();
+        guest.write_all(&[0xff; 64]).unwrap();
+        assert!(events(&mut control).is_err());
+    }
+
+    #[test]
+    fn what_comes_after_the_close_is_not_heard() {
+        use std::io::Write as _;
+        let (mut control, mut guest) = pair();
+        let close = control.closer().unwrap();
+        guest.write_all(&encode(ToHost::Hello(Hello { features: 0 }))).unwrap();
+        close();
+        assert!(guest.write_all(&encode(ToHost::Started(Started { pid: 1 }))).is_err());
+        assert_eq!(events(&mut control), Ok(vec![Event::Greeted { features: 0 }]));
+        assert!(control.interest().is_none());
+    }
+
+    #[test]
+    fn a_closed_channel_is_not_polled() {
+        let (mut control, guest) = pair();
+        drop(guest);
+        assert_eq!(events(&mut control), Ok(vec![]));
+        assert!(control.interest().is_none());
+    }
+}

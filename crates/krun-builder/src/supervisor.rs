@@ -1,0 +1,225 @@
+//! The VM's own thread: listens to init and the vCPUs, and decides when and how the VM has ended.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use krun_console::ConsoleHandle;
+use krun_init::Event;
+use krun_init::protocol::Exit;
+use krun_kernel_loader::words::guest_panicked;
+use krun_vcpu::Stop;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::control::Control;
+use crate::devices::CONSOLE_PORT;
+use crate::log::{Log, last_lines};
+use crate::machine::Machine;
+use crate::memory::GuestRam;
+use crate::shared::{Message, Shared};
+use crate::status::ExitStatus;
+use crate::sys::borrow;
+use crate::vcpus::Left;
+
+/// How long a guest may take to write its file systems back and restart, after its command has ended.
+const GRACE: Duration = Duration::from_secs(10);
+/// How often a wait for slow readers looks whether it is still wanted.
+const FLUSH_STEP: Duration = Duration::from_millis(100);
+
+/// The VM's own thread.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    pub(crate) shared: Arc<Shared>,
+    /// Everything that runs; gone when the VM has ended.
+    pub(crate) machine: Arc<Mutex<Option<Machine>>>,
+    pub(crate) ram: Arc<GuestRam>,
+    pub(crate) control: Option<Control>,
+    pub(crate) console: Option<ConsoleHandle>,
+    pub(crate) serial: Option<Log>,
+}
+
+impl Supervisor {
+    /// Runs until the VM has ended.
+    pub(crate) fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let end = End(&shared);
+        let status = self.attend();
+        tracing::debug!(?status, "the VM ends");
+        self.stop(status != ExitStatus::Stopped);
+        end.with(status);
+    }
+
+    /// Listens until there is a verdict.
+    fn attend(&mut self) -> ExitStatus {
+        let mut verdict = Verdict::default();
+        loop {
+            self.wait(verdict.deadline);
+            // Messages before the control channel: what init said before a vCPU left is there by now.
+            let messages = self.shared.take();
+            let mut left = None;
+            for message in messages {
+                match message {
+                    Message::Kill => return ExitStatus::Stopped,
+                    Message::Left { vcpu, why } => {
+                        tracing::debug!(vcpu, ?why, "a vCPU has left");
+                        left.get_or_insert(why);
+                    }
+                    Message::Signal(number) => self.with_control(|control| control.signal(number)),
+                    Message::Resize { columns, rows } => self.resize(columns, rows),
+                }
+            }
+            if left.is_some() {
+                // Whatever is still on its way through the console device: the exit code may be among it.
+                self.flush();
+            }
+            if let Err(status) = self.listen(&mut verdict) {
+                return status;
+            }
+            if let Some(why) = left {
+                return verdict.command.unwrap_or_else(|| self.judge(why));
+            }
+            if let (Some(deadline), Some(status)) = (verdict.deadline, &verdict.command)
+                && Instant::now() >= deadline
+            {
+                tracing::warn!("the guest did not restart in time after its command had ended; it is stopped");
+                return status.clone();
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do.
+    fn wait(&self, deadline: Option<Instant>) {
+        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+        let mut fds = vec![PollFd::from_borrowed_fd(borrow(&self.shared.wake), PollFlags::IN)];
+        if let Some((fd, wanted)) = self.control.as_ref().and_then(Control::interest) {
+            fds.push(PollFd::from_borrowed_fd(fd, wanted));
+        }
+        if let Err(error) = poll(&mut fds, timeout.as_ref())
+            && error != rustix::io::Errno::INTR
+        {
+            tracing::error!(%error, "cannot wait for the VM");
+        }
+    }
+
+    /// Hears what init has to say.
+    fn listen(&mut self, verdict: &mut Verdict) -> Result<(), ExitStatus> {
+        let Some(control) = &mut self.control else { return Ok(()) };
+        let shared = &self.shared;
+        let heard = control.pump(|event| {
+            tracing::debug!(?event, "the guest's init reports");
+            match event {
+                Event::Started { .. } => shared.set_running(true),
+                Event::Failed(failure) => verdict.command_ended(ExitStatus::InitFailed(failure)),
+                Event::Exited(exit) => {
+                    shared.set_running(false);
+                    verdict.command_ended(match exit {
+                        Exit::Code(code) => ExitStatus::Exited(code),
+                        Exit::Signal(signal) => ExitStatus::Signaled(signal.into()),
+                    });
+                }
+                _ => {}
+            }
+        });
+        heard.map_err(|fault| self.failed(fault.to_string()))
+    }
+
+    /// How a VM ended whose command has not.
+    fn judge(&self, why: Left) -> ExitStatus {
+        let console = || self.last_words();
+        match why {
+            Ok(Stop::Crashed) => ExitStatus::Panicked { console: console() },
+            Ok(Stop::Reset | Stop::Shutdown) if guest_panicked(&*self.ram) => {
+                ExitStatus::Panicked { console: console() }
+            }
+            Ok(Stop::Reset | Stop::Shutdown) => ExitStatus::Rebooted,
+            Ok(Stop::TripleFault) => ExitStatus::TripleFault { console: console() },
+            Ok(stop) => self.failed(format!("a vCPU stopped for a reason that no handler gave: {stop:?}")),
+            Err(error) => self.failed(error.to_string()),
+        }
+    }
+
+    fn failed(&self, reason: String) -> ExitStatus {
+        ExitStatus::Failed { reason, console: self.last_words() }
+    }
+
+    /// The last lines of the kernel: of its console, unless only the serial port has any.
+    fn last_words(&self) -> String {
+        let console = self.console.as_ref().and_then(|console| console.tail(CONSOLE_PORT).ok()).unwrap_or_default();
+        match &self.serial {
+            Some(serial) if console.is_empty() => serial.text(),
+            _ => last_lines(&console),
+        }
+    }
+
+    fn with_control(&mut self, tell: impl FnOnce(&mut Control)) {
+        if let Some(control) = &mut self.control {
+            tell(control);
+        }
+    }
+
+    fn resize(&mut self, columns: u16, rows: u16) {
+        if let Some(console) = &self.console
+            && let Err(error) = console.resize(CONSOLE_PORT, columns, rows)
+        {
+            tracing::debug!(%error, "cannot tell the guest the size of its terminal");
+        }
+        self.with_control(|control| control.resize(columns, rows));
+    }
+
+    /// Stops the vCPUs, brings all output to its readers (unless nobody waits for it), and takes the machine apart.
+    fn stop(&mut self, with_output: bool) {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(machine) = &machine {
+            machine.stop_vcpus();
+        }
+        if with_output {
+            self.flush();
+            if let Some(serial) = &self.serial {
+                serial.drain(None, borrow(&self.shared.killed));
+            }
+        }
+    }
+
+    /// Waits until everything that the guest has written is with its readers, or nobody wants to wait any more.
+    fn flush(&self) {
+        let Some(console) = &self.console else { return };
+        while let Err(error) = console.flush(Some(FLUSH_STEP)) {
+            if self.shared.is_killed() || !matches!(error, krun_console::Error::FlushTimeout { .. }) {
+                tracing::debug!(%error, "output of the guest is given up");
+                return;
+            }
+        }
+    }
+}
+
+/// What is known about the end so far.
+#[derive(Debug, Default)]
+struct Verdict {
+    command: Option<ExitStatus>,
+    deadline: Option<Instant>,
+}
+
+impl Verdict {
+    fn command_ended(&mut self, status: ExitStatus) {
+        self.command = Some(status);
+        self.deadline = Some(Instant::now() + GRACE);
+    }
+}
+
+/// Makes sure that whoever waits is told, even if this thread meets a defect of ours.
+struct End<'a>(&'a Shared);
+
+impl End<'_> {
+    fn with(self, status: ExitStatus) {
+        self.0.end(status);
+    }
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        if self.0.status().is_none() {
+            let reason = "the VM's own thread panicked".to_owned();
+            self.0.end(ExitStatus::Failed { reason, console: String::new() });
+        }
+    }
+}

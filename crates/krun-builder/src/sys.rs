@@ -1,0 +1,43 @@
+#![expect(unsafe_code, reason = "borrows descriptors whose owner does not implement `AsFd`, and hands guest RAM to KVM")]
+//! The little that needs `unsafe`.
+
+use std::any::Any;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use krun_vcpu::{KvmVm, MemoryRange, SlotFlags};
+use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
+
+use crate::memory::GuestRam;
+use crate::window::Window;
+
+/// The descriptor of an eventfd: vmm-sys-util's type has no `AsFd`.
+pub(crate) fn borrow(event: &vmm_sys_util::eventfd::EventFd) -> BorrowedFd<'_> {
+    // SAFETY: the event owns the descriptor, and the borrow ends before it.
+    unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
+}
+
+/// Makes RAM the guest's: one memory slot for each side of the hole. KVM's side keeps it mapped.
+pub(crate) fn add_ram(vm: &KvmVm, ram: &Arc<GuestRam>) -> Result<(), krun_vcpu::Error> {
+    for region in ram.iter() {
+        let Some(host) = NonNull::new(region.as_ptr()) else { continue };
+        let range = MemoryRange { guest: region.start_addr(), host, size: region.len(), flags: SlotFlags::empty() };
+        // SAFETY: the region is mapped readable and writable for as long as `ram` lives, and the slot holds a share of it.
+        unsafe { vm.add_slot(&range, Some(Arc::clone(ram) as Arc<dyn Any + Send + Sync>))? };
+    }
+    Ok(())
+}
+
+/// Makes a window the guest's: a memory slot of its own.
+pub(crate) fn add_window(vm: &KvmVm, guest: u64, window: &Arc<Window>) -> Result<(), krun_vcpu::Error> {
+    let mapping = window.mapping();
+    let range = MemoryRange {
+        guest: GuestAddress(guest),
+        host: mapping.base(),
+        size: mapping.len() as u64,
+        flags: SlotFlags::empty(),
+    };
+    // SAFETY: the reservation lasts as long as `window`, of which the slot holds a share; only the guest looks into it.
+    unsafe { vm.add_slot(&range, Some(Arc::clone(window) as Arc<dyn Any + Send + Sync>)) }.map(drop)
+}

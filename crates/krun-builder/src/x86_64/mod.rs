@@ -1,0 +1,3 @@
+//! What is particular to the PC.
+
+pub(crate) mod address_map;

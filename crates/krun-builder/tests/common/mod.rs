@@ -1,0 +1,116 @@
+//! What all guest tests need: the assets that `cargo xtask test` names in the environment, and a way to run a command
+//! and have its output.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::PathBuf;
+
+use krun_builder::{Command, ExitStatus, KernelSource, RunningVm, Vm, VmBuilder};
+
+/// A path that the test run was told of.
+#[expect(clippy::disallowed_methods, reason = "the test runner passes its assets on in the environment")]
+pub fn asset(variable: &str) -> PathBuf {
+    let value = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"));
+    PathBuf::from(value)
+}
+
+/// The kernel bundle and nothing else.
+pub fn bare() -> VmBuilder {
+    Vm::builder().kernel(KernelSource::File(asset("KRUN_TEST_KERNEL")))
+}
+
+/// The kernel bundle and the busybox root, shared read-only: tests write to volumes of their own.
+pub fn guest() -> VmBuilder {
+    bare().root(krun_builder::Root::new(asset("KRUN_TEST_ROOT")).read_only())
+}
+
+/// A script for the guest's shell.
+pub fn sh(script: &str) -> Command {
+    Command::new("/bin/sh").args(["-c", script])
+}
+
+/// How a VM ended, and what its command had to say.
+#[derive(Debug)]
+pub struct Outcome {
+    pub status: ExitStatus,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Outcome {
+    pub fn out(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+
+    pub fn err(&self) -> String {
+        String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+
+    /// The output of a command that exited with code 0; anything else fails the test with all there is to see.
+    #[track_caller]
+    pub fn success(&self) -> String {
+        assert!(self.status.success(), "{}\nstdout: {}\nstderr: {}", self.status, self.out(), self.err());
+        self.out()
+    }
+}
+
+/// A VM on its way, its output going to files.
+pub struct Running {
+    pub vm: RunningVm,
+    stdout: File,
+    stderr: File,
+}
+
+/// Starts a command.
+pub fn start(builder: VmBuilder, command: Command) -> Running {
+    let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let builder = builder.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    Running { vm: builder.command(command).build().unwrap().start().unwrap(), stdout, stderr }
+}
+
+impl Running {
+    /// What the command has put out so far.
+    pub fn out_so_far(&self) -> String {
+        String::from_utf8_lossy(&content(&self.stdout)).into_owned()
+    }
+
+    /// Waits until the command has put `text` out.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
+        while !self.out_so_far().contains(text) {
+            if let Some(status) = self.vm.try_wait() {
+                panic!("the VM ended without {text:?}: {status}; {:?}", self.out_so_far());
+            }
+            assert!(std::time::Instant::now() < deadline, "no {text:?} in {:?}", self.out_so_far());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    pub fn wait(self) -> Outcome {
+        let status = self.vm.wait().unwrap();
+        Outcome { status, stdout: content(&self.stdout), stderr: content(&self.stderr) }
+    }
+}
+
+/// All of a file, whoever wrote it. The position is not touched: the device writes at the same one.
+fn content(file: &File) -> Vec<u8> {
+    use std::os::unix::fs::FileExt as _;
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Runs a command to its end.
+pub fn run(builder: VmBuilder, command: Command) -> Outcome {
+    start(builder, command).wait()
+}
+
+/// All of a file, from its start.
+pub fn read_all(mut file: File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
+}
