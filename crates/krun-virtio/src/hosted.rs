@@ -319,9 +319,6 @@ mod tests {
     fn thread_names_fit_and_differ() {
         assert_eq!(thread_name("console", None), "console");
         assert_eq!(thread_name("virtio-fs-with-a-long-tag", Some(12)), "virtio-fs-wi-12");
-        assert_eq!(
-            thread_name("täg-täg-täg-täg", Some(3)),
-            "täg-täg-täg-3".chars().take(11).collect::<String>() + "-3"
-        );
+        assert_eq!(thread_name("täg-täg-täg-täg", Some(3)), "täg-täg-tä-3");
     }
 }
