@@ -1,6 +1,8 @@
 //! What a kernel is told: initrd, `boot_params`, PVH start information, read back at the offsets that
 //! Documentation/arch/x86/boot.rst and Xen's headers give.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, outside of a test function too")]
+
 mod common;
 
 use std::io::Cursor;

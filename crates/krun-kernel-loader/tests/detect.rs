@@ -1,5 +1,7 @@
 //! Wrong files get an answer that helps.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, outside of a test function too")]
+
 mod common;
 
 use std::fs;

@@ -1,5 +1,7 @@
 //! ELF kernels: good ones, wrong ones, broken ones.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, outside of a test function too")]
+
 mod common;
 
 use std::io::Cursor;

@@ -1,5 +1,6 @@
 //! Small kernel files, made up field by field, and memory to load them into.
 #![allow(dead_code, unreachable_pub, reason = "a module of several programs, each of which needs another part of it")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "test code, outside of a test function")]
 
 use krun_kernel_loader::RamLayout;
 use krun_kernel_loader::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
