@@ -23,7 +23,9 @@ pub(crate) fn mount_detached(kind: &CStr, options: &[(&CStr, &CStr)], attributes
     const SET_STRING: u32 = 1;
     const CREATE: u32 = 6;
     let context = Fd::from_answer(call!(FSOPEN, kind.as_ptr(), CLOEXEC)?);
-    for (key, value) in options {
+    // What /proc/mounts shows as its device.
+    let source = (c"source", kind);
+    for (key, value) in [source].iter().chain(options) {
         call!(FSCONFIG, context.number(), SET_STRING, key.as_ptr(), value.as_ptr(), 0_usize)?;
     }
     call!(FSCONFIG, context.number(), CREATE, 0_usize, 0_usize, 0_usize)?;

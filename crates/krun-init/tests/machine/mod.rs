@@ -1,0 +1,313 @@
+//! A machine without a machine: PID 1 in namespaces of its own, with files standing in for the console's ports.
+//!
+//! The namespace has the host's programs, a `/sys` in which the ports have their names, and a `/dev` in which the
+//! control port and the terminal are pseudo terminals and the streams are FIFOs.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio as Process};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use krun_init::protocol::{CONTROL_PORT, Exit, Resize, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Scope};
+use krun_init::{Event, Failure, Host, INIT, Start, Stdio};
+use rustix::pty::OpenptFlags;
+use rustix::termios::{self, OptionalActions};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const SETUP: &str = r#"
+set -e
+mount -t tmpfs root "$ROOT"
+cd "$ROOT"
+mkdir bin sbin usr lib lib64 etc proc sys dev tmp home
+for dir in bin sbin usr lib lib64 etc; do
+    if test -d /$dir; then mount --rbind /$dir $dir; fi
+done
+mount -t tmpfs sys sys
+mkdir -p sys/fs/cgroup sys/class/virtio-ports
+mount -t tmpfs dev dev
+mkdir dev/pts dev/shm
+for node in null zero tty; do touch dev/$node; mount --bind /dev/$node dev/$node; done
+for file in "$FILES"/dev/*; do touch dev/${file##*/}; mount --bind "$file" dev/${file##*/}; done
+touch dev/vport0p1 dev/hvc0
+mount --bind "$CONTROL" dev/vport0p1
+mount --bind "$TERMINAL" dev/hvc0
+for name in "$FILES"/names/*; do
+    mkdir sys/class/virtio-ports/${name##*/}
+    cp "$name" sys/class/virtio-ports/${name##*/}/name
+done
+cp "$FILES"/init init
+eval "$EXTRA"
+exec env LEFT_OVER=1 chroot . /init
+"#;
+
+/// A running PID 1.
+pub struct Machine {
+    pub host: Host,
+    process: Child,
+    control: File,
+    from_guest: Receiver<Vec<u8>>,
+    unread: Vec<u8>,
+    terminal: File,
+    stdin: Option<JoinHandle<()>>,
+    outputs: Option<[JoinHandle<Vec<u8>>; 2]>,
+    files: tempfile::TempDir,
+}
+
+/// What came of a workload.
+#[derive(Debug)]
+pub struct Outcome {
+    pub exit: Exit,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Outcome {
+    pub fn text(&self) -> String {
+        assert!(self.stderr.is_empty(), "stderr: {}", String::from_utf8_lossy(&self.stderr));
+        String::from_utf8(self.stdout.clone()).unwrap()
+    }
+}
+
+/// Whether this user may make namespaces. Says so if not, for a skipped test must not look like a passed one.
+pub fn is_possible() -> bool {
+    let attempt = Command::new("unshare").args(["--mount", "--pid", "--fork", "--net", "true"]).output();
+    let possible = attempt.is_ok_and(|output| output.status.success());
+    if !possible {
+        eprintln!("SKIPPED: PID 1 needs namespaces of its own; run as root, with `unshare` of util-linux installed");
+    }
+    possible
+}
+
+/// The workload `sh -c SCRIPT`, with all three streams on ports.
+pub fn script(script: &str) -> Start {
+    on_ports(["sh", "-c", script])
+}
+
+/// A workload with all three streams on ports.
+pub fn on_ports<const N: usize>(arguments: [&str; N]) -> Start {
+    let mut start = Start::new(arguments);
+    start.stdin = Stdio::Port(STDIN_PORT.into());
+    start.stdout = Stdio::Port(STDOUT_PORT.into());
+    start.stderr = Stdio::Port(STDERR_PORT.into());
+    start
+}
+
+impl Machine {
+    /// Boots, and asks for `start`; `input` comes through the port of standard input, then its end.
+    pub fn boot(start: &Start, input: &[u8]) -> Self {
+        Self::boot_with(start, input, "")
+    }
+
+    /// The same, with shell commands that change the root file system first.
+    pub fn boot_with(start: &Start, input: &[u8], extra: &str) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let path = |name: &str| files.path().join(name);
+        for directory in ["root", "dev", "names"] {
+            fs::create_dir(path(directory)).unwrap();
+        }
+        fs::write(path("init"), INIT).unwrap();
+        fs::set_permissions(path("init"), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(path("dev/console"), "").unwrap();
+        fs::write(path("names/vport0p1"), format!("{CONTROL_PORT}\n")).unwrap();
+        for (device, name) in [("vport0p2", STDIN_PORT), ("vport0p3", STDOUT_PORT), ("vport0p4", STDERR_PORT)] {
+            fs::write(path("names").join(device), format!("{name}\n")).unwrap();
+            let fifo = path("dev").join(device);
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                &fifo,
+                rustix::fs::FileType::Fifo,
+                rustix::fs::Mode::from_raw_mode(0o600),
+                0,
+            )
+            .unwrap();
+        }
+        let (control, control_path) = pseudo_terminal(true);
+        let (terminal, terminal_path) = pseudo_terminal(false);
+        let process = Command::new("unshare")
+            .args(["--mount", "--pid", "--fork", "--net", "--uts", "--ipc", "--propagation", "private"])
+            .args(["--kill-child", "sh", "-c", SETUP])
+            .env("ROOT", path("root"))
+            .env("FILES", files.path())
+            .env("CONTROL", control_path)
+            .env("TERMINAL", terminal_path)
+            .env("EXTRA", extra)
+            .stdin(Process::null())
+            .spawn()
+            .unwrap();
+
+        let input = input.to_vec();
+        let stdin_path = path("dev/vport0p2");
+        let stdin = spawn("stdin", move || {
+            let mut port = File::options().write(true).open(stdin_path).unwrap();
+            // The workload need not read all of it.
+            let _ = port.write_all(&input);
+        });
+        let outputs = [path("dev/vport0p3"), path("dev/vport0p4")].map(|path| {
+            spawn("output", move || {
+                let mut bytes = Vec::new();
+                File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
+                bytes
+            })
+        });
+
+        let (to_test, from_guest) = channel();
+        let mut reader = control.try_clone().unwrap();
+        spawn("control", move || {
+            let mut buffer = [0; 4096];
+            // A pseudo terminal whose other end is closed answers with an error.
+            while let Ok(count @ 1..) = reader.read(&mut buffer) {
+                if to_test.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        let mut machine = Self {
+            host: Host::new(start).unwrap(),
+            process,
+            control,
+            from_guest,
+            unread: Vec::new(),
+            terminal,
+            stdin: Some(stdin),
+            outputs: Some(outputs),
+            files,
+        };
+        assert_eq!(machine.event(), Event::Greeted { features: 0 });
+        machine.send();
+        machine
+    }
+
+    /// Boots and waits for the end of a workload.
+    pub fn run(start: &Start, input: &[u8]) -> Outcome {
+        let mut machine = Self::boot(start, input);
+        machine.started();
+        machine.outcome()
+    }
+
+    /// Boots and expects the workload not to start.
+    pub fn fail(start: &Start) -> Failure {
+        let mut machine = Self::boot(start, b"");
+        match machine.event() {
+            Event::Failed(failure) => {
+                machine.expect_power_off();
+                failure
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The next thing the guest tells.
+    pub fn event(&mut self) -> Event {
+        loop {
+            let mut bytes = &self.unread[..];
+            let event = self.host.receive(&mut bytes).unwrap();
+            self.unread = bytes.to_vec();
+            match event {
+                Some(event) => return event,
+                None => match self.from_guest.recv_timeout(PATIENCE) {
+                    Ok(bytes) => self.unread = bytes,
+                    Err(error) => panic!("{error}; console: {}", self.console()),
+                },
+            }
+        }
+    }
+
+    pub fn started(&mut self) -> u32 {
+        match self.event() {
+            Event::Started { pid } => pid,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The end of the workload and everything it wrote.
+    pub fn outcome(&mut self) -> Outcome {
+        let exit = match self.event() {
+            Event::Exited(exit) => exit,
+            other => panic!("{other:?}"),
+        };
+        self.expect_power_off();
+        let [stdout, stderr] = self.outputs.take().unwrap().map(|output| output.join().unwrap());
+        Outcome { exit, stdout, stderr }
+    }
+
+    pub fn expect_power_off(&mut self) {
+        let (to_test, ended) = channel();
+        let pid = rustix::process::Pid::from_child(&self.process);
+        spawn("end", move || {
+            let _ = to_test.send(rustix::process::waitid(
+                rustix::process::WaitId::Pid(pid),
+                rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+            ));
+        });
+        assert_ne!(ended.recv_timeout(PATIENCE).err(), Some(RecvTimeoutError::Timeout), "the machine does not end");
+    }
+
+    pub fn signal(&mut self, number: u8, scope: Scope) {
+        self.host.signal(number, scope).unwrap();
+        self.send();
+    }
+
+    pub fn resize(&mut self, columns: u16, rows: u16) {
+        self.host.resize(Resize { columns, rows }).unwrap();
+        self.send();
+    }
+
+    fn send(&mut self) {
+        let bytes = self.host.outgoing().to_vec();
+        self.control.write_all(&bytes).unwrap();
+        self.host.sent(bytes.len());
+    }
+
+    /// Sends bytes that the host's end would never send.
+    pub fn send_raw(&mut self, bytes: &[u8]) {
+        self.control.write_all(bytes).unwrap();
+    }
+
+    /// The other side of the workload's terminal.
+    pub fn terminal(&self) -> File {
+        self.terminal.try_clone().unwrap()
+    }
+
+    /// Waits until the other side of standard input has been read or given up.
+    pub fn wait_for_stdin(&mut self) {
+        self.stdin.take().unwrap().join().unwrap();
+    }
+
+    /// What was written to the console.
+    pub fn console(&self) -> String {
+        fs::read_to_string(self.files.path().join("dev/console")).unwrap()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // `--kill-child` takes the namespace along.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A pseudo terminal: our side, and the path of the other.
+fn pseudo_terminal(raw: bool) -> (File, PathBuf) {
+    let master = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    rustix::pty::grantpt(&master).unwrap();
+    rustix::pty::unlockpt(&master).unwrap();
+    let name = rustix::pty::ptsname(&master, Vec::new()).unwrap();
+    let path = Path::new(std::ffi::OsStr::from_bytes(name.as_bytes())).to_owned();
+    if raw {
+        let mut attributes = termios::tcgetattr(&master).unwrap();
+        attributes.make_raw();
+        termios::tcsetattr(&master, OptionalActions::Now, &attributes).unwrap();
+    }
+    (File::from(master), path)
+}
+
+fn spawn<T: Send + 'static>(name: &str, body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    thread::Builder::new().name(name.into()).spawn(body).unwrap()
+}
