@@ -4,6 +4,7 @@
 mod amd;
 mod apt;
 mod digest;
+mod intel;
 mod rootfs;
 mod store;
 mod wheel;
@@ -14,6 +15,7 @@ use anyhow::Result;
 
 pub(crate) use self::amd::{CloudKernel, Tool};
 use self::apt::Apt;
+pub(crate) use self::intel::Bochs;
 use self::store::Store;
 use crate::progress::say;
 use crate::workspace::Workspace;
@@ -62,13 +64,19 @@ impl Assets {
         amd::qemu(&self.store, &self.apt)
     }
 
+    /// The emulator of the Intel machine.
+    pub(crate) fn bochs(&self) -> Result<Bochs> {
+        intel::bochs(&self.store, &self.apt)
+    }
+
     /// Everything, and where it lies.
     pub(crate) fn all(&self) -> Result<()> {
         let guest = self.guest()?;
-        say(format!("guest kernel: {}", guest.kernel.display()));
-        say(format!("guest root:   {}", guest.root.display()));
-        say(format!("AMD machine:  {}", self.qemu()?.program.display()));
-        say(format!("its kernel:   {}", self.cloud_kernel()?.image.display()));
+        say(format!("guest kernel:  {}", guest.kernel.display()));
+        say(format!("guest root:    {}", guest.root.display()));
+        say(format!("AMD machine:   {}", self.qemu()?.program.display()));
+        say(format!("its kernel:    {}", self.cloud_kernel()?.image.display()));
+        say(format!("Intel machine: {}", self.bochs()?.emulator.program.display()));
         Ok(())
     }
 }

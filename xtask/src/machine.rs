@@ -9,13 +9,14 @@ pub(crate) mod console;
 mod emulator;
 pub(crate) mod image;
 mod initramfs;
+mod intel;
 mod libraries;
 pub(crate) mod protocol;
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,9 +24,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 
 use self::emulator::Emulator;
-use self::image::{Bootable, Make};
+use self::image::Bootable;
+use self::intel::{Terminal, UntilHangUp};
 use self::protocol::{Command, End, INPUT_WINDOW, Reply, Request, receive, send};
-use crate::assets::Assets;
+use crate::process::last_lines;
 
 /// How long a machine that was told to kill a command, or to switch off, may take to obey.
 const GRACE: Duration = Duration::from_secs(30);
@@ -79,25 +81,30 @@ impl Machine {
     /// Boots `image` and waits up to `limit` until it is up. The console's log goes to the file `console`.
     ///
     /// The calling thread owns the machine: when it ends, the machine is killed.
-    pub(crate) fn boot(assets: &Assets, image: &Bootable, console: &Path, limit: Duration) -> Result<Self> {
+    pub(crate) fn boot(image: &Bootable, console: &Path, limit: Duration) -> Result<Self> {
         let start = Instant::now();
         if let Some(directory) = console.parent() {
             fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;
         }
         File::create(console).with_context(|| format!("cannot create {}", console.display()))?;
-        let mut emulator = match image.make {
-            Make::Amd => Emulator::start(&mut amd::command(&assets.qemu()?, image, console))?,
-            Make::Intel => bail!("not yet"),
+        let mut machine = match image {
+            Bootable::Amd { qemu, kernel, initramfs } => {
+                let mut emulator = Emulator::start(&mut amd::command(qemu, kernel, initramfs, console))?;
+                let child = emulator.child();
+                let writer = child.stdin.take().context("the emulator has no standard input")?;
+                let reader = child.stdout.take().context("the emulator has no standard output")?;
+                Self::new(emulator, writer, reader, console)?.0
+            }
+            Bootable::Intel { bochs, disk } => {
+                let (agent, display) = (Terminal::open()?, Terminal::open()?);
+                let emulator = Emulator::start(&mut intel::command(bochs, disk, console, &agent, &display)?)?;
+                let writer = agent.into_file();
+                let reader = UntilHangUp(writer.try_clone()?);
+                let (machine, sender) = Self::new(emulator, writer, reader, console)?;
+                watch_display(display, sender)?;
+                machine
+            }
         };
-        let child = emulator.child();
-        let writer = child.stdin.take().context("the emulator has no standard input")?;
-        let reader = child.stdout.take().context("the emulator has no standard output")?;
-        let requests = Requests {
-            writer: Arc::new(Mutex::new(Box::new(writer))),
-            room: Arc::new((Mutex::new(INPUT_WINDOW), Condvar::new())),
-        };
-        let replies = listen(reader, requests.clone())?;
-        let mut machine = Self { emulator, requests, replies, console: console.to_owned() };
         match machine.next(start + limit) {
             Ok(Some(Reply::Ready)) => Ok(machine),
             Ok(Some(other)) => bail!("the machine started with {other:?}"),
@@ -109,6 +116,21 @@ impl Machine {
                 bail!("the machine did not come up: {reason}; its console: {}{complaint}", console.display())
             }
         }
+    }
+
+    fn new(
+        emulator: Emulator,
+        writer: impl Write + Send + 'static,
+        reader: impl Read + Send + 'static,
+        console: &Path,
+    ) -> Result<(Self, Sender<Result<Reply>>)> {
+        let requests = Requests {
+            writer: Arc::new(Mutex::new(Box::new(writer))),
+            room: Arc::new((Mutex::new(INPUT_WINDOW), Condvar::new())),
+        };
+        let (sender, replies) = channel();
+        listen(reader, requests.clone(), sender.clone())?;
+        Ok((Self { emulator, requests, replies, console: console.to_owned() }, sender))
     }
 
     /// Runs one command. What it writes goes to `streams` as it comes; without a limit it may take for ever.
@@ -182,13 +204,14 @@ impl Machine {
 
     /// What the emulator itself said before it ended.
     fn complaint(&mut self) -> String {
-        let mut text = String::new();
         let child = self.emulator.child();
         let _ = child.kill();
+        // Best effort: it decorates an error that is reported anyway.
+        let mut text = fs::read_to_string(intel::log(&self.console)).unwrap_or_default();
         if let Some(mut errors) = child.stderr.take() {
-            // Best effort: it decorates an error that is reported anyway.
             let _ = errors.read_to_string(&mut text);
         }
+        let text = last_lines(&text, 5);
         if text.trim().is_empty() { text } else { format!("; the emulator says: {}", text.trim()) }
     }
 }
@@ -241,26 +264,36 @@ impl Requests {
 }
 
 /// Reads replies on a thread of its own, so that waiting for one can have a limit.
-fn listen(mut reader: impl Read + Send + 'static, requests: Requests) -> Result<Receiver<Result<Reply>>> {
-    let (sender, replies) = channel();
-    thread::Builder::new()
-        .name("machine".into())
-        .spawn(move || {
-            loop {
-                let reply = match receive::<Reply>(&mut reader) {
-                    Ok(None) => return,
-                    Ok(Some(reply)) => Ok(reply),
-                    Err(error) => Err(error),
-                };
-                let is_last = reply.is_err();
-                if let Ok(Reply::Room(count)) = reply {
-                    requests.grow_room(count);
-                }
-                if sender.send(reply).is_err() || is_last {
-                    return;
-                }
+fn listen(mut reader: impl Read + Send + 'static, requests: Requests, sender: Sender<Result<Reply>>) -> Result<()> {
+    spawn("machine", move || {
+        loop {
+            let reply = match receive::<Reply>(&mut reader) {
+                Ok(Some(reply)) => Ok(reply),
+                Ok(None) => Err(anyhow!("it ended without saying so")),
+                Err(error) => Err(error),
+            };
+            let is_last = reply.is_err();
+            if let Ok(Reply::Room(count)) = reply {
+                requests.grow_room(count);
             }
-        })
-        .context("cannot start a thread")?;
-    Ok(replies)
+            if sender.send(reply).is_err() || is_last {
+                return;
+            }
+        }
+    })
+}
+
+/// Keeps an emulator's display from filling up. Its end is the emulator's end.
+fn watch_display(display: Terminal, sender: Sender<Result<Reply>>) -> Result<()> {
+    spawn("display", move || {
+        // What is drawn says nothing that the console and the emulator's log do not.
+        let _ = io::copy(&mut UntilHangUp(display.into_file()), &mut io::sink());
+        // Nobody waits any more when the machine was ended on purpose.
+        let _ = sender.send(Err(anyhow!("the emulator ended")));
+    })
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<()> {
+    thread::Builder::new().name(name.into()).spawn(body).context("cannot start a thread")?;
+    Ok(())
 }

@@ -54,7 +54,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     }
     let bootable = image.write("machine")?;
     let console = scratch.path().join("console.log");
-    let mut machine = Machine::boot(&assets, &bootable, &console, arguments.make.boot_limit())?;
+    let mut machine = Machine::boot(&bootable, &console, arguments.make.boot_limit())?;
     let mut environment = inside::test_environment();
     environment.extend(arguments.env.iter().map(|pair| pair.clone().into_vec()));
     let command = Command {

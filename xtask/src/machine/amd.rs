@@ -4,11 +4,10 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::image::Bootable;
 use crate::assets::Tool;
 
-/// The command that boots `image`: the agent's serial port on its standard streams, the console in the file `console`.
-pub(crate) fn command(qemu: &Tool, image: &Bootable, console: &Path) -> Command {
+/// The command that boots `kernel` with `initramfs`: the agent's serial port on its standard streams, the console in the file `console`.
+pub(crate) fn command(qemu: &Tool, kernel: &Path, initramfs: &Path, console: &Path) -> Command {
     let mut command = Command::new(&qemu.program);
     command
         .args(["-accel", "tcg,thread=multi", "-smp", "1", "-cpu", "max,la57=off,pku=off", "-m", "4G"])
@@ -18,9 +17,9 @@ pub(crate) fn command(qemu: &Tool, image: &Bootable, console: &Path) -> Command 
         .args(["-serial", "chardev:console"])
         .args(["-chardev", "stdio,id=agent,signal=off", "-serial", "chardev:agent"])
         .arg("-kernel")
-        .arg(&image.kernel)
+        .arg(kernel)
         .arg("-initrd")
-        .arg(&image.initramfs)
+        .arg(initramfs)
         .args(["-append", "console=ttyS0 quiet panic=-1"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::initramfs::Initramfs;
-use crate::assets::{Assets, CloudKernel, GuestAssets};
+use super::intel;
+use crate::assets::{Assets, Bochs, CloudKernel, GuestAssets, Tool};
 use crate::process::{find_program, output};
 
 const INIT: &str = include_str!("init.sh");
@@ -100,20 +101,38 @@ pub(crate) mod inside {
 #[derive(Debug)]
 pub(crate) struct Image {
     make: Make,
+    emulator: Emulator,
     kernel: CloudKernel,
     content: Initramfs,
     scratch: PathBuf,
 }
 
-/// A written image.
+/// A written image and the emulator for it.
 #[derive(Debug, Clone)]
-pub(crate) struct Bootable {
-    /// The make of CPU it is for.
-    pub(crate) make: Make,
-    /// The kernel.
-    pub(crate) kernel: PathBuf,
-    /// The initramfs.
-    pub(crate) initramfs: PathBuf,
+pub(crate) enum Bootable {
+    /// QEMU takes kernel and initramfs as they are.
+    Amd {
+        /// The emulator.
+        qemu: Tool,
+        /// The kernel.
+        kernel: PathBuf,
+        /// The initramfs.
+        initramfs: PathBuf,
+    },
+    /// Bochs boots a disk.
+    Intel {
+        /// The emulator.
+        bochs: Bochs,
+        /// The disk.
+        disk: PathBuf,
+    },
+}
+
+/// The emulator of one make.
+#[derive(Debug)]
+enum Emulator {
+    Amd(Tool),
+    Intel(Bochs),
 }
 
 impl Image {
@@ -121,7 +140,11 @@ impl Image {
     pub(crate) fn new(make: Make, assets: &Assets, guest: &GuestAssets, scratch: &Path) -> Result<Self> {
         fs::create_dir_all(scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let kernel = assets.cloud_kernel()?;
-        let mut image = Self { make, kernel, content: Initramfs::default(), scratch: scratch.to_owned() };
+        let emulator = match make {
+            Make::Amd => Emulator::Amd(assets.qemu()?),
+            Make::Intel => Emulator::Intel(assets.bochs()?),
+        };
+        let mut image = Self { make, emulator, kernel, content: Initramfs::default(), scratch: scratch.to_owned() };
         image.system(&guest.busybox)?;
         let content = &mut image.content;
         content.program(inside::KERNEL, &guest.kernel)?;
@@ -150,8 +173,10 @@ impl Image {
             order = order + &name + "\n";
         }
         content.bytes("modules/order", order, 0o644);
-        let own = std::env::current_exe().context("cannot find xtask's own program")?;
-        self.program(Path::new(XTASK), &own)
+        // By this name even if a new build has replaced the file meanwhile.
+        let own = self.scratch.join(XTASK);
+        fs::copy("/proc/self/exe", &own).context("cannot copy xtask's own program")?;
+        self.program(&Path::new("/").join(XTASK), &own)
     }
 
     /// Adds a host's program, without its debugging information, and the libraries it needs.
@@ -176,10 +201,16 @@ impl Image {
     }
 
     /// Writes the initramfs as `name`.
-    pub(crate) fn write(&self, name: &str) -> Result<Bootable> {
+    pub(crate) fn write(self, name: &str) -> Result<Bootable> {
         let initramfs = self.scratch.join(format!("{name}.cpio"));
         self.content.write(&initramfs, self.make.compression())?;
-        Ok(Bootable { make: self.make, kernel: self.kernel.image.clone(), initramfs })
+        Ok(match self.emulator {
+            Emulator::Amd(qemu) => Bootable::Amd { qemu, kernel: self.kernel.image, initramfs },
+            Emulator::Intel(bochs) => {
+                let disk = intel::make_disk(&bochs, &self.kernel.image, &initramfs, &self.scratch)?;
+                Bootable::Intel { bochs, disk }
+            }
+        })
     }
 
     /// Debugging information is most of a program and only costs time in there.

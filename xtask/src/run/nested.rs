@@ -46,7 +46,7 @@ pub(crate) fn run(
 
     let bootable = image.write("run")?;
     let console = scratch.path().join("console.log");
-    let mut machine = Machine::boot(assets, &bootable, &console, make.boot_limit())?;
+    let mut machine = Machine::boot(&bootable, &console, make.boot_limit())?;
     let terminal = interactive_size();
     let command = Command {
         arguments: arguments.into_iter().map(OsStringExt::into_vec).collect(),

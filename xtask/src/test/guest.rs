@@ -28,7 +28,6 @@ const MAX_OUTPUT: usize = 1 << 20;
 
 /// What the threads share.
 struct Session<'a> {
-    assets: &'a Assets,
     report: &'a Report,
     scratch: Scratch,
     amd: Pool,
@@ -54,7 +53,7 @@ pub(crate) fn nested(workspace: &Workspace, report: &Report, plan: &Plan, makes:
         if makes.contains(&make) { Pool::new(&assets, &guest, scratch.path(), plan, make) } else { Ok(Pool::default()) }
     };
     let (amd, intel) = (pool(Make::Amd)?, pool(Make::Intel)?);
-    let session = Session { assets: &assets, report, scratch, amd, intel };
+    let session = Session { report, scratch, amd, intel };
     print(&format!(
         "guest tests: {} on emulated AMD, {} on emulated Intel",
         session.amd.count(),
@@ -117,7 +116,7 @@ impl Session<'_> {
             machines += 1;
             let console = self.scratch.path().join(format!("{place}-{machines}-console.log"));
             let start = Instant::now();
-            match Machine::boot(self.assets, image, &console, make.boot_limit()) {
+            match Machine::boot(image, &console, make.boot_limit()) {
                 Ok(machine) => {
                     print(&format!("{place:8} up after {:.1} s", start.elapsed().as_secs_f64()));
                     self.work_in(machine, make, &place, pool);
