@@ -9,20 +9,18 @@ use crate::text::Text;
 /// Makes the console PID 1's standard streams. Whatever happens, all three numbers are taken afterwards, so no
 /// descriptor made later stands for one of them.
 pub(crate) fn claim(devices: Option<&Fd>) {
-    let console = devices
-        .and_then(|devices| sys::open(Base::Tree(devices), c"console", sys::RDWR | sys::NOCTTY).ok())
-        .or_else(|| devices.and_then(|devices| sys::open(Base::Tree(devices), c"null", sys::RDWR).ok()))
-        .or_else(|| sys::open(Base::Root, c"/", sys::PATH).ok());
-    let Some(console) = console else { return };
-    for number in 0..3 {
-        if console.number() != number {
-            // Cannot fail: the number is within every limit.
+    while let Ok(filler) = sys::open(Base::Root, c"/", sys::PATH) {
+        if filler.number() > 2 {
+            break;
+        }
+        core::mem::forget(filler);
+    }
+    let console = devices.map(|devices| sys::open(Base::Tree(devices), c"console", sys::RDWR | sys::NOCTTY));
+    if let Some(Ok(console)) = console {
+        for number in 0..3 {
+            // Cannot fail: both are open.
             let _ = sys::duplicate(&console, number);
         }
-    }
-    if console.number() < 3 {
-        // It is one of the three now, for good.
-        core::mem::forget(console);
     }
 }
 

@@ -12,8 +12,22 @@
 #![no_std]
 #![no_main]
 #![no_builtins]
-#![deny(unsafe_op_in_unsafe_fn)]
-#![deny(unsafe_code)]
+// The workspace's lints, which cargo cannot apply here. `tests/guest.rs` checks them.
+#![deny(unsafe_code, unsafe_op_in_unsafe_fn)]
+#![warn(missing_debug_implementations, unreachable_pub, unused_qualifications)]
+#![warn(
+    clippy::undocumented_unsafe_blocks,
+    clippy::cast_possible_truncation,
+    clippy::cast_possible_wrap,
+    clippy::cast_sign_loss,
+    clippy::ptr_as_ptr,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::allow_attributes_without_reason
+)]
+#![expect(clippy::result_large_err, reason = "failures are built once, and there is no heap to put them on")]
 
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "each end uses its half")]
 #[path = "../src/protocol/mod.rs"]
@@ -28,7 +42,6 @@ mod ports;
 mod relay;
 mod stdio;
 mod supervise;
-#[allow(unsafe_code, reason = "system calls")]
 mod sys;
 mod text;
 mod workload;

@@ -84,7 +84,11 @@ impl Kernel {
     /// Gives everything its place in the tree.
     pub(crate) fn attach(&self) -> core::result::Result<(), Failure> {
         // What is mounted later is seen by containers that the workload may start.
-        sys::mount(c"", c"/", c"", sys::MS_REC | sys::MS_SHARED, c"").at(Stage::Mount, b"/")?;
+        match sys::mount(c"", c"/", c"", sys::MS_REC | sys::MS_SHARED, c"") {
+            // A root that is only a directory of another mount.
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(Failure::new(Stage::Mount, b"/", errno)),
+        }
         for (own, tree) in [(PROC, &self.proc), (SYS, &self.sys), (DEV, &self.dev)] {
             if !tree.attached {
                 own.attach(&tree.root).at(Stage::Mount, own.target.to_bytes())?;

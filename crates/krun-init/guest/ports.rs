@@ -2,7 +2,7 @@
 
 use core::ffi::CStr;
 
-use crate::sys::{self, Base, Errno, Fd, Result};
+use crate::sys::{self, Base, Errno, Fd, Result, Wait};
 use crate::text::Text;
 
 /// The longest a port is waited for: the driver learns of ports after the kernel has started PID 1.
@@ -19,6 +19,20 @@ pub(crate) fn open(devices: &Fd, system: &Fd, name: &[u8], access: u32) -> Resul
         }
     }
     Err(Errno::NOENT)
+}
+
+/// Waits until the host has opened its side of an output port. Some hosts tell the name first. One that does not open
+/// it at all does not listen, and its output is dropped.
+pub(crate) fn wait_for_host(port: &Fd) -> Result<()> {
+    for _ in 0..PATIENCE / STEP / 10 {
+        let mut wait = [Wait::new(port, 0)];
+        sys::poll(&mut wait, Some(0))?;
+        if !wait.iter().any(|wait| wait.happened(sys::HUP)) {
+            break;
+        }
+        sys::sleep(STEP);
+    }
+    Ok(())
 }
 
 /// The device file of the port that is called `name`.

@@ -86,6 +86,9 @@ fn port(kernel: &Kernel, is_input: bool, name: &[u8], user: User) -> Result<(Fd,
     let access = if is_input { sys::RDONLY } else { sys::WRONLY };
     let attempt = || {
         let port = ports::open(&kernel.dev.root, &kernel.sys.root, name, access)?;
+        if !is_input {
+            ports::wait_for_host(&port)?;
+        }
         let (read_end, write_end) = sys::pipe()?;
         let (stream, from, to) = if is_input { (read_end, port, write_end) } else { (write_end, read_end, port) };
         // So that its user may open /dev/stdout.

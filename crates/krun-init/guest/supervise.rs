@@ -41,9 +41,9 @@ impl Supervisor<'_> {
             }
         }
         if let Some(terminal) = &self.stdio.terminal {
-            // A console that is not a terminal has nothing to wait for.
-            let _ = sys::drain(terminal);
+            sys::drain(terminal);
         }
+        sys::drain_console();
         // What the workload wrote is in its files before anybody learns that it has ended.
         sys::sync();
         self.channel.send(&ToHost::Exited(exit))

@@ -25,7 +25,7 @@ pub(crate) struct Fd(i32);
 impl Fd {
     /// Takes over a descriptor that a system call has just made.
     pub(super) fn from_answer(answer: usize) -> Self {
-        Self(answer as i32)
+        Self(super::number(answer))
     }
 
     pub(crate) const fn number(&self) -> i32 {

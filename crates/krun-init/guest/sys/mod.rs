@@ -1,5 +1,7 @@
 //! Everything the kernel does for us, as safe functions. The only unsafe code of PID 1 is below this module.
 
+#![expect(unsafe_code, reason = "system calls, and the memory they hand out")]
+
 #[cfg_attr(target_arch = "x86_64", path = "x86_64.rs")]
 #[cfg_attr(target_arch = "aarch64", path = "aarch64.rs")]
 mod arch;
@@ -48,7 +50,16 @@ pub(crate) type Result<T> = core::result::Result<T, Errno>;
 
 /// What a system call answered: a number, or an error number negated.
 fn checked(answer: isize) -> Result<usize> {
-    if (-4095..0).contains(&answer) { Err(Errno(answer.unsigned_abs() as u32)) } else { Ok(answer.cast_unsigned()) }
+    match u32::try_from(answer.unsigned_abs()) {
+        Ok(errno @ 1..=4095) if answer < 0 => Err(Errno(errno)),
+        _ => Ok(answer.cast_unsigned()),
+    }
+}
+
+/// A process id or a descriptor among the answers of the kernel.
+fn number(answer: usize) -> i32 {
+    // Larger ones do not exist.
+    i32::try_from(answer).unwrap_or(i32::MAX)
 }
 
 /// A system call with up to six arguments, each turned into a register's value.
@@ -79,6 +90,13 @@ impl Argument for usize {
 impl Argument for u32 {
     fn value(self) -> usize {
         self as usize
+    }
+}
+
+impl Argument for u64 {
+    fn value(self) -> usize {
+        // Both architectures have registers of this size.
+        usize::try_from(self).unwrap_or(usize::MAX)
     }
 }
 

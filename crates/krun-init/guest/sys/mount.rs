@@ -41,7 +41,7 @@ pub(crate) fn attach(mount: &Fd, target: &CStr) -> Result<()> {
 
 /// `mount(2)`.
 pub(crate) fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, options: &CStr) -> Result<()> {
-    call!(MOUNT, source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags as usize, options.as_ptr()).map(drop)
+    call!(MOUNT, source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr()).map(drop)
 }
 
 /// Whether something is mounted at `path`.

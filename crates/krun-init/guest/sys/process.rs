@@ -13,7 +13,7 @@ const CAP_SYS_PTRACE: u32 = 19;
 /// Copies the process. `None` in the child.
 pub(crate) fn fork() -> Result<Option<i32>> {
     let child = call!(CLONE, SIGCHLD, 0_usize, 0_usize, 0_usize, 0_usize)?;
-    Ok(if child == 0 { None } else { Some(child as i32) })
+    Ok((child != 0).then_some(super::number(child)))
 }
 
 /// Executes `program`. Returns only with an error.
@@ -33,11 +33,12 @@ pub(crate) fn reap() -> Result<Option<(i32, Exit)>> {
     let mut status = 0_u32;
     let status_at: *mut u32 = &mut status;
     let child = call!(WAIT4, -1, status_at, WNOHANG, 0_usize)?;
-    let exit = match status & 0x7f {
-        0 => Exit::Code((status >> 8) as u8),
-        signal => Exit::Signal(signal as u8),
+    let [how, code, ..] = status.to_le_bytes();
+    let exit = match how & 0x7f {
+        0 => Exit::Code(code),
+        signal => Exit::Signal(signal),
     };
-    Ok((child != 0).then_some((child as i32, exit)))
+    Ok((child != 0).then_some((super::number(child), exit)))
 }
 
 /// Nobody without CAP_SYS_PTRACE may look into this process: not at its memory, not at its descriptors.

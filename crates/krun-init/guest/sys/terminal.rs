@@ -18,8 +18,18 @@ pub(crate) fn set_size(terminal: &Fd, size: Resize) -> Result<()> {
 }
 
 /// Waits until everything written to `terminal` has left it.
-pub(crate) fn drain(terminal: &Fd) -> Result<()> {
+pub(crate) fn drain(terminal: &Fd) {
+    drain_number(terminal.number());
+}
+
+/// Waits until everything written to the console, which is PID 1's standard error, has left it.
+pub(crate) fn drain_console() {
+    drain_number(2);
+}
+
+fn drain_number(terminal: i32) {
     const TCSBRK: u32 = 0x5409;
     const ONLY_DRAIN: u32 = 1;
-    call!(IOCTL, terminal.number(), TCSBRK, ONLY_DRAIN).map(drop)
+    // What is not a terminal has nothing to wait for.
+    let _ = call!(IOCTL, terminal, TCSBRK, ONLY_DRAIN);
 }

@@ -47,8 +47,8 @@ exec env LEFT_OVER=1 chroot . /init
 "#;
 
 /// A running PID 1.
-pub struct Machine {
-    pub host: Host,
+pub(crate) struct Machine {
+    pub(crate) host: Host,
     process: Child,
     control: File,
     from_guest: Receiver<Vec<u8>>,
@@ -61,21 +61,21 @@ pub struct Machine {
 
 /// What came of a workload.
 #[derive(Debug)]
-pub struct Outcome {
-    pub exit: Exit,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Outcome {
+    pub(crate) exit: Exit,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Outcome {
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         assert!(self.stderr.is_empty(), "stderr: {}", String::from_utf8_lossy(&self.stderr));
         String::from_utf8(self.stdout.clone()).unwrap()
     }
 }
 
 /// Whether this user may make namespaces. Says so if not, for a skipped test must not look like a passed one.
-pub fn is_possible() -> bool {
+pub(crate) fn is_possible() -> bool {
     let attempt = Command::new("unshare").args(["--mount", "--pid", "--fork", "--net", "true"]).output();
     let possible = attempt.is_ok_and(|output| output.status.success());
     if !possible {
@@ -85,12 +85,12 @@ pub fn is_possible() -> bool {
 }
 
 /// The workload `sh -c SCRIPT`, with all three streams on ports.
-pub fn script(script: &str) -> Start {
+pub(crate) fn script(script: &str) -> Start {
     on_ports(["sh", "-c", script])
 }
 
 /// A workload with all three streams on ports.
-pub fn on_ports<const N: usize>(arguments: [&str; N]) -> Start {
+pub(crate) fn on_ports<const N: usize>(arguments: [&str; N]) -> Start {
     let mut start = Start::new(arguments);
     start.stdin = Stdio::Port(STDIN_PORT.into());
     start.stdout = Stdio::Port(STDOUT_PORT.into());
@@ -100,12 +100,12 @@ pub fn on_ports<const N: usize>(arguments: [&str; N]) -> Start {
 
 impl Machine {
     /// Boots, and asks for `start`; `input` comes through the port of standard input, then its end.
-    pub fn boot(start: &Start, input: &[u8]) -> Self {
+    pub(crate) fn boot(start: &Start, input: &[u8]) -> Self {
         Self::boot_with(start, input, "")
     }
 
     /// The same, with shell commands that change the root file system first.
-    pub fn boot_with(start: &Start, input: &[u8], extra: &str) -> Self {
+    pub(crate) fn boot_with(start: &Start, input: &[u8], extra: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
         let path = |name: &str| files.path().join(name);
         for directory in ["root", "dev", "names"] {
@@ -184,14 +184,14 @@ impl Machine {
     }
 
     /// Boots and waits for the end of a workload.
-    pub fn run(start: &Start, input: &[u8]) -> Outcome {
+    pub(crate) fn run(start: &Start, input: &[u8]) -> Outcome {
         let mut machine = Self::boot(start, input);
         machine.started();
         machine.outcome()
     }
 
     /// Boots and expects the workload not to start.
-    pub fn fail(start: &Start) -> Failure {
+    pub(crate) fn fail(start: &Start) -> Failure {
         let mut machine = Self::boot(start, b"");
         match machine.event() {
             Event::Failed(failure) => {
@@ -203,7 +203,7 @@ impl Machine {
     }
 
     /// The next thing the guest tells.
-    pub fn event(&mut self) -> Event {
+    pub(crate) fn event(&mut self) -> Event {
         loop {
             let mut bytes = &self.unread[..];
             let event = self.host.receive(&mut bytes).unwrap();
@@ -218,7 +218,7 @@ impl Machine {
         }
     }
 
-    pub fn started(&mut self) -> u32 {
+    pub(crate) fn started(&mut self) -> u32 {
         match self.event() {
             Event::Started { pid } => pid,
             other => panic!("{other:?}"),
@@ -226,7 +226,7 @@ impl Machine {
     }
 
     /// The end of the workload and everything it wrote.
-    pub fn outcome(&mut self) -> Outcome {
+    pub(crate) fn outcome(&mut self) -> Outcome {
         let exit = match self.event() {
             Event::Exited(exit) => exit,
             other => panic!("{other:?}"),
@@ -236,7 +236,7 @@ impl Machine {
         Outcome { exit, stdout, stderr }
     }
 
-    pub fn expect_power_off(&mut self) {
+    pub(crate) fn expect_power_off(&mut self) {
         let (to_test, ended) = channel();
         let pid = rustix::process::Pid::from_child(&self.process);
         spawn("end", move || {
@@ -248,12 +248,12 @@ impl Machine {
         assert_ne!(ended.recv_timeout(PATIENCE).err(), Some(RecvTimeoutError::Timeout), "the machine does not end");
     }
 
-    pub fn signal(&mut self, number: u8, scope: Scope) {
+    pub(crate) fn signal(&mut self, number: u8, scope: Scope) {
         self.host.signal(number, scope).unwrap();
         self.send();
     }
 
-    pub fn resize(&mut self, columns: u16, rows: u16) {
+    pub(crate) fn resize(&mut self, columns: u16, rows: u16) {
         self.host.resize(Resize { columns, rows }).unwrap();
         self.send();
     }
@@ -265,22 +265,22 @@ impl Machine {
     }
 
     /// Sends bytes that the host's end would never send.
-    pub fn send_raw(&mut self, bytes: &[u8]) {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
         self.control.write_all(bytes).unwrap();
     }
 
     /// The other side of the workload's terminal.
-    pub fn terminal(&self) -> File {
+    pub(crate) fn terminal(&self) -> File {
         self.terminal.try_clone().unwrap()
     }
 
     /// Waits until the other side of standard input has been read or given up.
-    pub fn wait_for_stdin(&mut self) {
+    pub(crate) fn wait_for_stdin(&mut self) {
         self.stdin.take().unwrap().join().unwrap();
     }
 
     /// What was written to the console.
-    pub fn console(&self) -> String {
+    pub(crate) fn console(&self) -> String {
         fs::read_to_string(self.files.path().join("dev/console")).unwrap()
     }
 }
