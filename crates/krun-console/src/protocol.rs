@@ -172,7 +172,8 @@ impl Protocol {
             port.known.remove(Known::GUEST_OPEN);
         }
         let changed = port.known != before;
-        if stepwise && ready && !before.contains(Known::READY) {
+        let untold = before.contains(Known::REFUSED) || (stepwise && !before.contains(Known::READY));
+        if ready && untold {
             self.owe(at, self.description(at));
         }
         if changed { Change::Port(at) } else { Change::Nothing }

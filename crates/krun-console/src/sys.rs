@@ -10,29 +10,26 @@ use std::ptr;
 /// raised meanwhile is taken back before the old mask returns.
 #[derive(Debug)]
 pub(crate) struct SigpipeGuard {
-    /// The mask of before; `None` if the signal was blocked (or pending) already and nothing is to be undone.
+    /// The mask of before; `None` if the signal was blocked already and nothing is to be undone.
     restore: Option<libc::sigset_t>,
 }
 
 impl SigpipeGuard {
     pub(crate) fn new() -> Self {
-        let set = sigpipe();
-        // A signal that was pending before is somebody else's: leave it to them.
-        let restore = (!is_pending()).then(|| block(&set)).flatten().filter(|old| !contains(old));
-        Self { restore }
+        Self { restore: block(&sigpipe()).filter(|old| !contains(old)) }
     }
 }
 
 impl Drop for SigpipeGuard {
     fn drop(&mut self) {
         let Some(old) = self.restore.take() else { return };
-        let set = sigpipe();
-        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // The signal was not blocked before, so one that is pending now has been raised meanwhile.
         if is_pending() {
+            let (set, now) = (sigpipe(), libc::timespec { tv_sec: 0, tv_nsec: 0 });
             // SAFETY: `set` and `now` are valid for the call; a null `info` is allowed.
             unsafe { libc::sigtimedwait(&raw const set, ptr::null_mut(), &raw const now) };
         }
-        // SAFETY: `old` is a mask that this function's counterpart was given by the kernel.
+        // SAFETY: `old` is a mask that the kernel has stored for `block`; a null old set is allowed.
         unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &raw const old, ptr::null_mut()) };
     }
 }

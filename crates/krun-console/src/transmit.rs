@@ -255,22 +255,23 @@ impl Transmitter {
     fn take_text(&mut self, chain: &mut Chain) {
         let Some(text) = &mut self.text else { return };
         let mut reader = chain.reader();
-        if self.output.is_some() {
-            text.backlog.fill(&mut reader, |piece| {
-                if let Some(tail) = &text.tail {
-                    tail.push(piece);
-                }
-            });
-            if !text.discarding {
-                return;
+        if self.output.is_none() {
+            let all = reader.remaining();
+            if let Some(tail) = &text.tail {
+                tail.fill(&mut reader);
             }
-        } else if let Some(tail) = &text.tail {
-            // Nobody takes it, but it is remembered.
-            tail.fill(&mut reader);
+            let _ = reader.skip(reader.remaining());
+            self.lost += if self.failure.is_some() { all as u64 } else { 0 };
+            return;
         }
-        let rest = reader.remaining();
-        let _ = reader.skip(rest);
-        if self.output.is_some() || self.failure.is_some() {
+        text.backlog.fill(&mut reader, |piece| {
+            if let Some(tail) = &text.tail {
+                tail.push(piece);
+            }
+        });
+        if text.discarding {
+            let rest = reader.remaining();
+            let _ = reader.skip(rest);
             self.lost += rest as u64;
         }
     }
