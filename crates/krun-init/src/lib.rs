@@ -1,4 +1,10 @@
-//! PID 1 of a microVM as an embedded static binary, and the control protocol between it and the host.
+#![doc = include_str!("../README.md")]
+//! ## Where to look
+//!
+//! - [`Start`] says what to run, [`Host`] speaks with the guest about it, [`Event`] is what comes of it.
+//! - [`protocol`] has every byte of the wire.
+//! - [`INIT`] is the program itself; its sources are in `guest/`, one subject a file, beginning with `main.rs`.
+#![warn(clippy::indexing_slicing)]
 
 pub mod protocol;
 
@@ -12,5 +18,6 @@ pub use start::{Mount, Start, Stdio};
 
 /// PID 1: a static ELF program for the architecture this crate was built for, a few tens of kilobytes.
 ///
-/// Give it to the guest as an executable file and name it by `init=` on the kernel command line.
+/// Give it to the guest as an executable file and name it by `init=` on the kernel command line. It ends the machine by
+/// a restart, so the command line wants `reboot=k panic=-1` (or whatever else makes a restart reach the monitor).
 pub const INIT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/init"));
