@@ -188,6 +188,9 @@ pub enum StateError {
     /// A section this crate does not know.
     #[error("unknown section {0}")]
     Unknown(u32),
+    /// It is of a machine unlike this one.
+    #[error("it does not fit: {0}")]
+    Unfit(&'static str),
     /// A value is out of its range.
     #[error("{what} is {value}, at most {max} is possible")]
     Range {

@@ -135,25 +135,25 @@ impl Kicks {
 
 /// The calling thread's stay inside `run`: signals reach it, and its signal mask is put back at the end.
 #[derive(Debug)]
-pub(crate) struct Seat<'a> {
+pub(crate) struct Stay<'a> {
     kicks: &'a Kicks,
     before: SignalSet,
 }
 
-impl<'a> Seat<'a> {
+impl<'a> Stay<'a> {
     /// Blocks the kick signal in this thread, opens it inside `KVM_RUN` of `vcpu`, and tells the kickers who is here.
     pub(crate) fn take(kicks: &'a Kicks, vcpu: BorrowedFd<'_>) -> Result<Self, Error> {
         let signal = sys::signal_set(kicks.signal);
         let before = sys::block_signals(signal).map_err(|source| Error::SignalMask { source })?;
-        let seat = Self { kicks, before };
+        let stay = Self { kicks, before };
         sys::kvm_set_signal_mask(vcpu, before & !signal)
             .map_err(|source| Error::Kvm { what: "set the signal mask of a vCPU", source })?;
         kicks.target().thread = Some(sys::thread_id());
-        Ok(seat)
+        Ok(stay)
     }
 }
 
-impl Drop for Seat<'_> {
+impl Drop for Stay<'_> {
     fn drop(&mut self) {
         self.kicks.target().thread = None;
         // From here on no signal is sent; one that was sent must not be left to the process's handling.

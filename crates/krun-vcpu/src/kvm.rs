@@ -115,6 +115,16 @@ impl Kvm {
             .map_err(Error::kvm("tell which CPUID leaves it supports"))
     }
 
+    /// The model-specific registers that make up a vCPU's state (`KVM_GET_MSR_INDEX_LIST`).
+    ///
+    /// # Errors
+    ///
+    /// KVM refuses.
+    pub fn msr_indices(&self) -> Result<Vec<u32>, Error> {
+        let list = self.system.get_msr_index_list().map_err(Error::kvm("list the MSRs of a vCPU"))?;
+        Ok(list.as_slice().to_vec())
+    }
+
     /// kvm-ioctls' view.
     pub fn fd(&self) -> &kvm_ioctls::Kvm {
         &self.system

@@ -4,6 +4,7 @@
 compile_error!("krun-vcpu has no code for this architecture yet; it supports x86_64");
 
 mod abi;
+mod control;
 mod error;
 mod exit;
 mod kick;
@@ -11,7 +12,9 @@ mod kvm;
 mod mapping;
 mod memory;
 mod pio;
+mod plain;
 mod probe;
+mod sections;
 mod sys;
 mod vcpu;
 mod vm;
@@ -21,7 +24,8 @@ mod x86_64;
 #[cfg(target_arch = "x86_64")]
 use x86_64 as arch;
 
-pub use arch::{CpuConfig, Entry, LongMode, Pvh, RealMode, build_cpuid};
+pub use arch::{CpuConfig, Entry, IrqchipState, LongMode, Pvh, RealMode, VcpuState, VmState, build_cpuid};
+pub use control::{Controller, Enrolled};
 pub use error::{Error, SlotProblem, StateError};
 pub use exit::{Exit, ExitHandler, Flow, InternalError, InternalErrorKind, MemoryFault, Stop, SystemEvent};
 pub use kick::VcpuHandle;

@@ -10,10 +10,10 @@ use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
-use kvm_bindings::KVMIO;
-use kvm_ioctls::{Kvm, VcpuFd};
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_ref};
-use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr};
+use kvm_bindings::{KVMIO, kvm_xsave};
+use kvm_ioctls::{Cap, Kvm, VcpuFd, VmFd};
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ptr, ioctl_with_ptr, ioctl_with_ref};
+use vmm_sys_util::{ioctl_io_nr, ioctl_ior_nr, ioctl_iow_nr};
 
 /// The kernel's `sigset_t` on 64-bit machines.
 pub(crate) type SignalSet = u64;
@@ -33,6 +33,37 @@ type KvmSignalMaskHeader = u32;
 
 ioctl_io_nr!(KVM_RUN, KVMIO, 0x80);
 ioctl_iow_nr!(KVM_SET_SIGNAL_MASK, KVMIO, 0x8b, KvmSignalMaskHeader);
+
+ioctl_ior_nr!(KVM_GET_XSAVE, KVMIO, 0xa4, kvm_xsave);
+ioctl_iow_nr!(KVM_SET_XSAVE, KVMIO, 0xa5, kvm_xsave);
+ioctl_ior_nr!(KVM_GET_XSAVE2, KVMIO, 0xcf, kvm_xsave);
+
+/// How large the XSAVE areas of a VM's vCPUs are: as many bytes KVM reads and writes.
+pub(crate) fn xsave_size(vm: &VmFd) -> usize {
+    usize::try_from(vm.check_extension_int(Cap::Xsave2)).unwrap_or(0).max(size_of::<kvm_xsave>())
+}
+
+/// Reads the XSAVE area of one of the VM's vCPUs.
+pub(crate) fn get_xsave(vm: &VmFd, vcpu: &VcpuFd) -> io::Result<Vec<u8>> {
+    let mut area = vec![0; xsave_size(vm)];
+    let request = if area.len() > size_of::<kvm_xsave>() { KVM_GET_XSAVE2() } else { KVM_GET_XSAVE() };
+    // SAFETY: KVM_GET_XSAVE writes 4096 bytes, KVM_GET_XSAVE2 as many as the capability tells; `area` has them.
+    match unsafe { ioctl_with_mut_ptr(vcpu, request, area.as_mut_ptr()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(area),
+    }
+}
+
+/// Writes the XSAVE area of one of the VM's vCPUs; what `saved` is short of is zero.
+pub(crate) fn set_xsave(vm: &VmFd, vcpu: &VcpuFd, saved: &[u8]) -> io::Result<()> {
+    let mut area = saved.to_vec();
+    area.resize(xsave_size(vm), 0);
+    // SAFETY: KVM reads 4096 bytes, or as many as the capability tells; `area` has them.
+    match unsafe { ioctl_with_ptr(vcpu, KVM_SET_XSAVE(), area.as_ptr()) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
 
 /// The set that holds one signal.
 pub(crate) const fn signal_set(signal: i32) -> SignalSet {

@@ -8,7 +8,7 @@ use kvm_ioctls::VcpuFd;
 
 use crate::error::Error;
 use crate::exit::{Exit, ExitHandler, Flow, MemoryFault, Stop};
-use crate::kick::{Kicks, Seat, VcpuHandle, interrupted};
+use crate::kick::{Kicks, Stay, VcpuHandle, interrupted};
 use crate::mapping::{ImmediateExit, RunPage};
 use crate::vm::VmInner;
 use crate::{abi, sys};
@@ -68,7 +68,7 @@ impl Vcpu {
     /// ([`Error::MemoryFault`]), or the vCPU left the guest in a way that neither the handler nor a default deals with.
     pub fn run(&mut self, handler: &dyn ExitHandler) -> Result<Stop, Error> {
         let kicks = Arc::clone(&self.kicks);
-        let _seat = Seat::take(&kicks, sys::borrow(&self.fd))?;
+        let _stay = Stay::take(&kicks, sys::borrow(&self.fd))?;
         loop {
             match self.enter() {
                 Ok(()) => {}

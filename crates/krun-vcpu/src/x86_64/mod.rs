@@ -7,7 +7,10 @@ mod cpuid;
 mod entry;
 mod msr;
 pub(crate) mod probe_guest;
+mod save;
 mod setup;
+mod state;
+mod vm_state;
 
 use kvm_bindings::{
     KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_PIT_SPEAKER_DUMMY, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
@@ -17,6 +20,8 @@ use kvm_ioctls::Cap;
 
 pub use cpuid::{CpuConfig, build_cpuid};
 pub use entry::{Entry, LongMode, Pvh, RealMode};
+pub use state::VcpuState;
+pub use vm_state::{IrqchipState, VmState};
 
 use crate::error::Error;
 use crate::vcpu::Vcpu;

@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use krun_vcpu::vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
-use krun_vcpu::{Entry, ExitHandler, Flow, Kvm, KvmVm, LongMode, RealMode, Stop, Vcpu, VmOptions};
+use krun_vcpu::{Entry, ExitHandler, Flow, Kvm, KvmVm, LongMode, Pvh, RealMode, Stop, Vcpu, VmOptions};
 
 /// KVM, or `None` after saying why not. With KRUN_TEST_KVM=required a missing KVM fails the test.
 pub fn kvm() -> Option<Kvm> {
@@ -34,6 +34,8 @@ pub fn kvm() -> Option<Kvm> {
 pub const CODE: u64 = 0x1_0000;
 /// A port whose writes end the run with the value written.
 pub const PORT_DONE: u16 = 0xf4;
+/// The same as an operand.
+pub const DONE: u8 = 0xf4;
 /// Guest memory of every test.
 pub const MEMORY: usize = 1 << 20;
 
@@ -130,6 +132,22 @@ impl Guest {
     pub fn long_mode(&self) -> Vcpu {
         let vcpu = self.vm.create_vcpu(0).unwrap();
         vcpu.configure(&self.vm.cpu_config()).unwrap();
+        let entry = LongMode::new(GuestAddress(CODE), GuestAddress(0x7000));
+        vcpu.set_entry(&self.memory, &Entry::LongMode(entry)).unwrap();
+        vcpu
+    }
+
+    /// vCPU 0 about to run the code in protected mode, with `ebx` as given; flat segments, no paging.
+    pub fn protected_mode(&self, ebx: u64) -> Vcpu {
+        let vcpu = self.vm.create_vcpu(0).unwrap();
+        vcpu.configure(&self.vm.cpu_config()).unwrap();
+        let entry = Pvh::new(GuestAddress(CODE), GuestAddress(ebx));
+        vcpu.set_entry(&self.memory, &Entry::Pvh(entry)).unwrap();
+        vcpu
+    }
+
+    /// The same vCPU at the beginning of its code again, in long mode.
+    pub fn restart(&self, vcpu: Vcpu) -> Vcpu {
         let entry = LongMode::new(GuestAddress(CODE), GuestAddress(0x7000));
         vcpu.set_entry(&self.memory, &Entry::LongMode(entry)).unwrap();
         vcpu
