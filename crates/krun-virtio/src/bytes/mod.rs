@@ -12,6 +12,8 @@ mod raw;
 mod slice;
 mod socket;
 mod sys;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::net::SocketAddr;

@@ -5,10 +5,9 @@
 //! of any shape are posted, kicked and collected:
 //!
 //! ```
-//! # use krun_virtio::testing::doctest::Upper;
-//! use krun_virtio::testing::{MockDriver, Request};
+//! use krun_virtio::testing::{MockDriver, Request, Upper};
 //!
-//! let mut driver = MockDriver::new(Upper::default());
+//! let mut driver = MockDriver::new(Upper);
 //!
 //! // The short way: post, kick, wait, collect.
 //! assert_eq!(driver.request(0, b"hello", 16), b"HELLO");
@@ -39,11 +38,11 @@ mod heap;
 mod request;
 mod ring;
 
-#[doc(hidden)]
-pub mod doctest;
+mod upper;
 
 pub use builder::MockDriverBuilder;
 pub use driver::MockDriver;
 pub use request::{Descriptor, Request, Used};
 pub use ring::Ring;
+pub use upper::Upper;
 pub use vm_memory::{GuestAddress, GuestMemoryMmap};

@@ -2,8 +2,8 @@
 
 use crate::{Context, Sink, Source, Step, Task, VirtioDevice, Worker};
 
-/// Answers each request with its bytes in upper case.
-#[derive(Debug, Default)]
+/// The toy device of the crate's front page: it answers each request with its bytes in upper case.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Upper;
 
 #[derive(Debug)]
