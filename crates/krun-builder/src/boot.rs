@@ -3,8 +3,8 @@
 use std::fs::File;
 
 use krun_kernel_loader::{
-    BootParams, Cmdline, Entry as KernelEntry, Kernel, LoadedKernel, MachineDescription, VirtioMmio, load_initrd, words,
-    write_boot_params, write_mp_table, write_pvh_start_info,
+    BootParams, Cmdline, Entry as KernelEntry, Kernel, LoadedKernel, MachineDescription, VirtioMmio, load_initrd,
+    words, write_boot_params, write_mp_table, write_pvh_start_info,
 };
 use krun_vcpu::{Entry, LongMode, Pvh};
 
@@ -18,7 +18,8 @@ pub(crate) const INIT_PATH: &str = "/init.krun";
 
 /// The machine as the kernel's tables describe it.
 pub(crate) fn machine(config: &Config, layout: &Layout) -> MachineDescription {
-    let window = |slot: &crate::layout::MmioSlot| VirtioMmio { base: slot.base, size: Layout::MMIO_WINDOW, irq: slot.gsi };
+    let window =
+        |slot: &crate::layout::MmioSlot| VirtioMmio { base: slot.base, size: Layout::MMIO_WINDOW, irq: slot.gsi };
     MachineDescription {
         virtio_mmio: layout.devices.iter().map(window).collect(),
         ..MachineDescription::new(config.vcpus)
@@ -34,7 +35,12 @@ pub(crate) fn cmdline(
 ) -> Result<Cmdline, Problem> {
     let mut line = Cmdline::new();
     fill(&mut line, config, kernel, layout).map_err(|error| {
-        Problem::caused_by("kernel_cmdline", config.cmdline.join(" "), error, "write the words as the kernel reads them")
+        Problem::caused_by(
+            "kernel_cmdline",
+            config.cmdline.join(" "),
+            error,
+            "write the words as the kernel reads them",
+        )
     })?;
     machine.add_virtio_words(&mut line).map_err(|error| {
         let value = format!("with {} virtio devices", layout.devices.len());

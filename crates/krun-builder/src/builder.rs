@@ -198,7 +198,10 @@ mod tests {
     }
 
     fn good() -> VmBuilder {
-        VmBuilder::new().kernel(KernelSource::Bundle("libkrunfw.so.5".into())).root("/r").command(Command::new("/bin/true"))
+        VmBuilder::new()
+            .kernel(KernelSource::Bundle("libkrunfw.so.5".into()))
+            .root("/r")
+            .command(Command::new("/bin/true"))
     }
 
     #[test]
@@ -218,8 +221,18 @@ mod tests {
             .hostname("h".repeat(65))
             .volume(Volume::new("/a", "b"))
             .command(Command::new("").env("A=B", "").current_dir("x"));
-        let expected =
-            ["vcpus", "memory", "kernel", "kernel_cmdline", "volume", "root", "hostname", "command", "env", "current_dir"];
+        let expected = [
+            "vcpus",
+            "memory",
+            "kernel",
+            "kernel_cmdline",
+            "volume",
+            "root",
+            "hostname",
+            "command",
+            "env",
+            "current_dir",
+        ];
         assert_eq!(fields(&builder), expected);
     }
 

@@ -52,8 +52,9 @@ impl Bus {
             let name = device.name();
             let failed = |source: krun_virtio::Error| Error::Device { device: name.clone(), source: source.into() };
             let window = if device.shared_memory().is_some() { windows.next() } else { None };
-            let mut transport =
-                MmioTransport::new(device, Arc::clone(&executor), ram.clone()).map_err(failed)?.with_line(lines.get(slot.gsi)?);
+            let mut transport = MmioTransport::new(device, Arc::clone(&executor), ram.clone())
+                .map_err(failed)?
+                .with_line(lines.get(slot.gsi)?);
             if let Some(window) = window {
                 transport = transport.with_shared_memory(window::place(kvm, window)?);
             }

@@ -145,7 +145,12 @@ impl Command {
         }
         for limit in self.rlimits.iter().filter(|limit| limit.soft > limit.hard) {
             let value = format!("{}={}:{}", limit.resource, limit.soft, limit.hard);
-            problem("rlimit", OsStr::new(&value), "the soft limit is above the hard one", "lower it or raise the other");
+            problem(
+                "rlimit",
+                OsStr::new(&value),
+                "the soft limit is above the hard one",
+                "lower it or raise the other",
+            );
         }
         for limit in self.rlimits.iter().filter(|limit| limit.resource > 15) {
             problem("rlimit", OsStr::new(&limit.resource.to_string()), "Linux has no such resource", "use 0 to 15");

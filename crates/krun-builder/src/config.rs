@@ -91,7 +91,12 @@ impl Config {
     pub(crate) fn check(&self, problems: &mut Vec<Problem>) {
         if !(1..=MAX_VCPUS).contains(&self.vcpus) {
             let remedy = format!("use 1 to {MAX_VCPUS}");
-            problems.push(Problem::new("vcpus", self.vcpus.to_string(), "not a number of CPUs a guest can have", remedy));
+            problems.push(Problem::new(
+                "vcpus",
+                self.vcpus.to_string(),
+                "not a number of CPUs a guest can have",
+                remedy,
+            ));
         }
         match self.layout() {
             Ok(_) => {}
@@ -105,11 +110,21 @@ impl Config {
             Err(error) => problems.push(Problem::caused_by("device", "", error, "use fewer devices")),
         }
         if self.kernel.is_none() {
-            problems.push(Problem::new("kernel", "", "not set", "name a kernel bundle (libkrunfw.so.5), a vmlinux or a bzImage"));
+            problems.push(Problem::new(
+                "kernel",
+                "",
+                "not set",
+                "name a kernel bundle (libkrunfw.so.5), a vmlinux or a bzImage",
+            ));
         }
         for words in self.cmdline.iter().filter(|words| !words.bytes().all(|byte| matches!(byte, b' '..=b'~'))) {
             let value = words.escape_debug().to_string();
-            problems.push(Problem::new("kernel_cmdline", value, "not printable ASCII", "use single spaces between words"));
+            problems.push(Problem::new(
+                "kernel_cmdline",
+                value,
+                "not printable ASCII",
+                "use single spaces between words",
+            ));
         }
         share::check(&self.volumes, problems);
         self.check_command(problems);
@@ -137,7 +152,12 @@ impl Config {
             return;
         };
         if self.root.is_none() {
-            problem("root", "", "a command needs a root file system", "set `root` to a directory that holds the command");
+            problem(
+                "root",
+                "",
+                "a command needs a root file system",
+                "set `root` to a directory that holds the command",
+            );
         }
         if let Some(hostname) = &self.hostname {
             // Linux: __NEW_UTS_LEN.

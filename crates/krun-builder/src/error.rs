@@ -174,12 +174,10 @@ mod tests {
 
     #[test]
     fn every_problem_is_in_the_message() {
-        let problems = vec![Problem::new("vcpus", "0", "too few", "use 1"), Problem::new("kernel", "", "not set", "set it")];
+        let problems =
+            vec![Problem::new("vcpus", "0", "too few", "use 1"), Problem::new("kernel", "", "not set", "set it")];
         let text = BuildError::of(problems).unwrap_err().to_string();
-        assert_eq!(
-            text,
-            "cannot build the VM, for 2 reasons\n  vcpus 0: too few; use 1\n  kernel: not set; set it"
-        );
+        assert_eq!(text, "cannot build the VM, for 2 reasons\n  vcpus 0: too few; use 1\n  kernel: not set; set it");
     }
 
     #[test]

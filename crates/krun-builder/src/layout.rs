@@ -84,7 +84,6 @@ impl Layout {
     /// The most RAM, in bytes: 1 TiB.
     pub const MAX_MEMORY: u64 = 1 << 40;
     /// The most virtio devices whose windows fit.
-    #[expect(clippy::cast_possible_truncation, reason = "a constant of about 191,000")]
     pub const MAX_DEVICES: usize = ((map::MMIO_END - map::MMIO_BASE) / map::MMIO_STRIDE) as usize;
 
     /// Plans the address space.
@@ -101,8 +100,11 @@ impl Layout {
         let lines: Vec<u32> = map::GSIS.iter().copied().filter(|gsi| Some(*gsi) != serial_gsi).collect();
         let bases = (map::MMIO_BASE..map::MMIO_END).step_by(STRIDE);
         // More devices than lines: they share, round about, so that no line carries two more than another.
-        let devices =
-            bases.zip(lines.iter().cycle()).take(config.devices).map(|(base, gsi)| MmioSlot { base, gsi: *gsi }).collect();
+        let devices = bases
+            .zip(lines.iter().cycle())
+            .take(config.devices)
+            .map(|(base, gsi)| MmioSlot { base, gsi: *gsi })
+            .collect();
         let windows = plan_windows(ram.end(), &config.windows)?;
         Ok(Self { ram, devices, serial_gsi, windows })
     }
@@ -189,7 +191,7 @@ mod tests {
         assert!(matches!(refused(LayoutConfig { memory: u64::MAX, ..base.clone() }), LayoutError::Memory { .. }));
         let devices = Layout::MAX_DEVICES + 1;
         assert!(matches!(refused(LayoutConfig { devices, ..base.clone() }), LayoutError::Devices { .. }));
-        for windows in [vec![0], vec![1], vec![u64::MAX & !4095], vec![map::ADDRESS_END]] {
+        for windows in [vec![0], vec![1], vec![!4095], vec![map::ADDRESS_END]] {
             assert!(matches!(refused(LayoutConfig { windows, ..base.clone() }), LayoutError::Window { .. }));
         }
     }

@@ -46,13 +46,7 @@ struct Inbox {
 impl Shared {
     pub(crate) fn new() -> Result<Self, Error> {
         let event = || EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map_err(descriptor("an eventfd for the VM"));
-        Ok(Self {
-            inbox: Mutex::default(),
-            ended: Condvar::new(),
-            wake: event()?,
-            done: event()?,
-            killed: event()?,
-        })
+        Ok(Self { inbox: Mutex::default(), ended: Condvar::new(), wake: event()?, done: event()?, killed: event()? })
     }
 
     pub(crate) fn send(&self, message: Message) {

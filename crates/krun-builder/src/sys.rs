@@ -1,4 +1,7 @@
-#![expect(unsafe_code, reason = "borrows descriptors whose owner does not implement `AsFd`, and hands guest RAM to KVM")]
+#![expect(
+    unsafe_code,
+    reason = "borrows descriptors whose owner does not implement `AsFd`, and hands guest RAM to KVM"
+)]
 //! The little that needs `unsafe`.
 
 use std::any::Any;

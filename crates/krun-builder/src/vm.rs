@@ -110,7 +110,8 @@ impl Vm {
     /// [`Error`] when the host has no memory, descriptors or threads for it, KVM refuses, or the kernel does not fit.
     pub fn start(mut self) -> Result<RunningVm, Error> {
         let ram = Arc::new(GuestRam::new(&self.layout, &self.backing)?);
-        let entry = boot::load(&mut self.kernel, self.initrd.as_ref(), &ram, &self.layout, &self.cmdline, &self.machine)?;
+        let entry =
+            boot::load(&mut self.kernel, self.initrd.as_ref(), &ram, &self.layout, &self.cmdline, &self.machine)?;
         // A bundle's library is not needed any more: its pages were copied.
         drop(self.kernel);
         let kvm = self.kvm.create_vm(&VmOptions::new(self.vcpus))?;
@@ -165,11 +166,9 @@ fn open_kvm(config: &Config) -> Result<Kvm, Problem> {
 
 fn open_kernel(source: &KernelSource) -> Result<Kernel, Problem> {
     let (opened, path, remedy) = match source {
-        KernelSource::Bundle(path) => (
-            Kernel::bundle(path),
-            path,
-            "install libkrunfw (package libkrunfw5 or libkrunfw), or name a kernel file",
-        ),
+        KernelSource::Bundle(path) => {
+            (Kernel::bundle(path), path, "install libkrunfw (package libkrunfw5 or libkrunfw), or name a kernel file")
+        }
         KernelSource::File(path) => {
             (Kernel::open(path), path, "name a kernel bundle (libkrunfw.so.5), a vmlinux or a bzImage")
         }
@@ -193,15 +192,13 @@ fn open_serial(fd: rustix::fd::OwnedFd) -> Result<Log, Problem> {
 fn conversation(config: &Config) -> Result<Option<(Control, InitPort)>, Problem> {
     let Some(command) = &config.command else { return Ok(None) };
     let (start, scope) = start::request(config, command);
-    let host = Host::new(&start).map_err(|error| {
-        Problem::caused_by("command", "", error, "see the limits in `Command`'s documentation")
-    })?;
+    let host = Host::new(&start)
+        .map_err(|error| Problem::caused_by("command", "", error, "see the limits in `Command`'s documentation"))?;
     let opened = Control::new(host, scope).and_then(|(control, socket)| {
         let closed = Box::new(control.closer()?);
         Ok((control, InitPort { socket, closed }))
     });
-    let opened = opened.map_err(|error| {
-        Problem::caused_by("command", "", error, "raise the limit on open files (ulimit -n)")
-    })?;
+    let opened = opened
+        .map_err(|error| Problem::caused_by("command", "", error, "raise the limit on open files (ulimit -n)"))?;
     Ok(Some(opened))
 }

@@ -76,7 +76,15 @@ mod tests {
         let map = |offset, len| window.map(offset, file.as_fd(), 0, len, false);
         map(4096, 8192).unwrap();
         map(7 * 4096, 4096).unwrap();
-        for (offset, len) in [(0, 0), (1, 4096), (0, 1), (8 * 4096, 4096), (7 * 4096, 8192), (u64::MAX - 4095, 4096), (4096, u64::MAX - 4095)] {
+        for (offset, len) in [
+            (0, 0),
+            (1, 4096),
+            (0, 1),
+            (8 * 4096, 4096),
+            (7 * 4096, 8192),
+            (u64::MAX - 4095, 4096),
+            (4096, u64::MAX - 4095),
+        ] {
             let kind = map(offset, len).unwrap_err().kind();
             assert_eq!(kind, io::ErrorKind::InvalidInput, "{offset:#x} {len:#x}");
         }

@@ -12,7 +12,8 @@ pub(crate) const MMIO_STRIDE: u64 = 0x1000;
 pub(crate) const MMIO_END: u64 = 0xfec0_0000;
 /// What the planner leaves free for others: I/O APIC, local APIC, KVM's TSS and identity map below the reset vector.
 #[cfg_attr(not(test), expect(dead_code, reason = "the planner's tests hold it against every plan"))]
-pub(crate) const RESERVED: [Range<u64>; 3] = [0xfec0_0000..0xfec0_1000, 0xfee0_0000..0xfee0_1000, 0xfffb_c000..FOUR_GIB];
+pub(crate) const RESERVED: [Range<u64>; 3] =
+    [0xfec0_0000..0xfec0_1000, 0xfee0_0000..0xfee0_1000, 0xfffb_c000..FOUR_GIB];
 /// Nothing lies above: 46 bits, which every 64-bit machine that virtualises in earnest has.
 pub(crate) const ADDRESS_END: u64 = 1 << 46;
 

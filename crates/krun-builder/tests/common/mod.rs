@@ -1,6 +1,7 @@
 //! What all guest tests need: the assets that `cargo xtask test` names in the environment, and a way to run a command
 //! and have its output.
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests")]
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -10,60 +11,60 @@ use krun_builder::{Command, ExitStatus, KernelSource, RunningVm, Vm, VmBuilder};
 
 /// A path that the test run was told of.
 #[expect(clippy::disallowed_methods, reason = "the test runner passes its assets on in the environment")]
-pub fn asset(variable: &str) -> PathBuf {
+pub(crate) fn asset(variable: &str) -> PathBuf {
     let value = std::env::var_os(variable).unwrap_or_else(|| panic!("{variable} is not set: run `cargo xtask test`"));
     PathBuf::from(value)
 }
 
 /// The kernel bundle and nothing else.
-pub fn bare() -> VmBuilder {
+pub(crate) fn bare() -> VmBuilder {
     Vm::builder().kernel(KernelSource::File(asset("KRUN_TEST_KERNEL")))
 }
 
 /// The kernel bundle and the busybox root, shared read-only: tests write to volumes of their own.
-pub fn guest() -> VmBuilder {
+pub(crate) fn guest() -> VmBuilder {
     bare().root(krun_builder::Root::new(asset("KRUN_TEST_ROOT")).read_only())
 }
 
 /// A script for the guest's shell.
-pub fn sh(script: &str) -> Command {
+pub(crate) fn sh(script: &str) -> Command {
     Command::new("/bin/sh").args(["-c", script])
 }
 
 /// How a VM ended, and what its command had to say.
 #[derive(Debug)]
-pub struct Outcome {
-    pub status: ExitStatus,
-    pub stdout: Vec<u8>,
-    pub stderr: Vec<u8>,
+pub(crate) struct Outcome {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: Vec<u8>,
 }
 
 impl Outcome {
-    pub fn out(&self) -> String {
+    pub(crate) fn out(&self) -> String {
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    pub fn err(&self) -> String {
+    pub(crate) fn err(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
     }
 
     /// The output of a command that exited with code 0; anything else fails the test with all there is to see.
     #[track_caller]
-    pub fn success(&self) -> String {
+    pub(crate) fn success(&self) -> String {
         assert!(self.status.success(), "{}\nstdout: {}\nstderr: {}", self.status, self.out(), self.err());
         self.out()
     }
 }
 
 /// A VM on its way, its output going to files.
-pub struct Running {
-    pub vm: RunningVm,
+pub(crate) struct Running {
+    pub(crate) vm: RunningVm,
     stdout: File,
     stderr: File,
 }
 
 /// Starts a command.
-pub fn start(builder: VmBuilder, command: Command) -> Running {
+pub(crate) fn start(builder: VmBuilder, command: Command) -> Running {
     let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let builder = builder.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     Running { vm: builder.command(command).build().unwrap().start().unwrap(), stdout, stderr }
@@ -71,13 +72,13 @@ pub fn start(builder: VmBuilder, command: Command) -> Running {
 
 impl Running {
     /// What the command has put out so far.
-    pub fn out_so_far(&self) -> String {
+    pub(crate) fn out_so_far(&self) -> String {
         String::from_utf8_lossy(&content(&self.stdout)).into_owned()
     }
 
     /// Waits until the command has put `text` out.
     #[track_caller]
-    pub fn wait_for(&self, text: &str) {
+    pub(crate) fn wait_for(&self, text: &str) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
         while !self.out_so_far().contains(text) {
             if let Some(status) = self.vm.try_wait() {
@@ -88,7 +89,7 @@ impl Running {
         }
     }
 
-    pub fn wait(self) -> Outcome {
+    pub(crate) fn wait(self) -> Outcome {
         let status = self.vm.wait().unwrap();
         Outcome { status, stdout: content(&self.stdout), stderr: content(&self.stderr) }
     }
@@ -103,12 +104,12 @@ fn content(file: &File) -> Vec<u8> {
 }
 
 /// Runs a command to its end.
-pub fn run(builder: VmBuilder, command: Command) -> Outcome {
+pub(crate) fn run(builder: VmBuilder, command: Command) -> Outcome {
     start(builder, command).wait()
 }
 
 /// All of a file, from its start.
-pub fn read_all(mut file: File) -> Vec<u8> {
+pub(crate) fn read_all(mut file: File) -> Vec<u8> {
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(0)).unwrap();
     file.read_to_end(&mut bytes).unwrap();
