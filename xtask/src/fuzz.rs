@@ -91,10 +91,10 @@ fn build(workspace: &Workspace) -> Result<Vec<Target>> {
     }
     let mut targets = Vec::new();
     for message in Message::parse_stream(output.stdout.as_slice()) {
-        if let Message::CompilerArtifact(artifact) = message.context("cargo's messages are not understood")? {
-            if let (Some(program), true) = (artifact.executable, artifact.target.kind.contains(&TargetKind::Bin)) {
-                targets.push(Target { name: artifact.target.name, program: program.into_std_path_buf() });
-            }
+        if let Message::CompilerArtifact(artifact) = message.context("cargo's messages are not understood")?
+            && let (Some(program), true) = (artifact.executable, artifact.target.kind.contains(&TargetKind::Bin))
+        {
+            targets.push(Target { name: artifact.target.name, program: program.into_std_path_buf() });
         }
     }
     targets.sort_by(|one, other| one.name.cmp(&other.name));

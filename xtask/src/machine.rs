@@ -11,6 +11,7 @@ pub(crate) mod image;
 mod initramfs;
 mod intel;
 mod libraries;
+mod modules;
 pub(crate) mod protocol;
 
 use std::fs::{self, File};

@@ -1,16 +1,35 @@
 //! Our own standard streams, lent to a command in a nested machine.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write, stderr, stdin, stdout};
+use std::os::unix::ffi::OsStringExt;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 
-use crate::machine::{Requests, Streams};
+use crate::machine::protocol::Command;
+use crate::machine::{Lost, Machine, Outcome, Requests, Streams};
+
+/// Runs a command in a machine as if it were running here: on our terminal if a person sits there, else on our streams.
+pub(crate) fn run_attached(
+    machine: &mut Machine,
+    arguments: Vec<OsString>,
+    environment: Vec<Vec<u8>>,
+    limit: Option<Duration>,
+) -> Result<Result<Outcome, Lost>> {
+    let terminal = interactive_size();
+    let arguments = arguments.into_iter().map(OsStringExt::into_vec).collect();
+    let command = Command { arguments, environment, input: true, terminal };
+    let _raw = terminal.map(|_| RawMode::enter()).transpose()?;
+    feed(machine.requests())?;
+    Ok(machine.run(command, limit, &mut Inherit))
+}
 
 /// Hands what the command writes on to our own standard streams.
 #[derive(Debug)]
-pub(crate) struct Inherit;
+struct Inherit;
 
 impl Streams for Inherit {
     fn output(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -25,7 +44,7 @@ impl Streams for Inherit {
 }
 
 /// Rows and columns of our terminal, if a person sits at both ends of it.
-pub(crate) fn interactive_size() -> Option<(u16, u16)> {
+fn interactive_size() -> Option<(u16, u16)> {
     if !isatty(stdin()) || !isatty(stdout()) {
         return None;
     }
@@ -34,7 +53,7 @@ pub(crate) fn interactive_size() -> Option<(u16, u16)> {
 }
 
 /// Sends our standard input to the running command, on a thread of its own that may outlive the command.
-pub(crate) fn feed(requests: Requests) -> Result<()> {
+fn feed(requests: Requests) -> Result<()> {
     thread::Builder::new()
         .name("input".into())
         .spawn(move || {
@@ -56,11 +75,11 @@ pub(crate) fn feed(requests: Requests) -> Result<()> {
 }
 
 /// Our terminal in raw mode, until this is dropped: every key goes to the command.
-pub(crate) struct RawMode(Termios);
+struct RawMode(Termios);
 
 impl RawMode {
     /// Switches the terminal at our standard input.
-    pub(crate) fn enter() -> Result<Self> {
+    fn enter() -> Result<Self> {
         let before = tcgetattr(stdin()).context("cannot read the terminal's settings")?;
         let mut raw = before.clone();
         raw.make_raw();

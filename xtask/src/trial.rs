@@ -10,11 +10,10 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::assets::Assets;
 use crate::machine::image::{Image, Make, inside};
-use crate::machine::protocol::Command;
 use crate::machine::{Lost, Machine};
 use crate::process::find_program;
 use crate::run::exit_code_of;
-use crate::terminal::Inherit;
+use crate::terminal::run_attached;
 use crate::workspace::Workspace;
 
 /// Options of `cargo xtask machine`.
@@ -54,16 +53,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     }
     let bootable = image.write("machine")?;
     let console = scratch.path().join("console.log");
-    let mut machine = Machine::boot(&bootable, &console, arguments.make.boot_limit())?;
+    let mut machine = Machine::boot(&bootable, &console, arguments.make.boot_limit()).inspect_err(|_| {
+        scratch.keep_file(&console);
+    })?;
     let mut environment = inside::test_environment();
     environment.extend(arguments.env.iter().map(|pair| pair.clone().into_vec()));
-    let command = Command {
-        arguments: words.into_iter().map(OsStringExt::into_vec).collect(),
-        environment,
-        ..Command::default()
-    };
     let limit = Some(Duration::from_secs(arguments.limit));
-    let outcome = machine.run(command, limit, &mut Inherit).map_err(|Lost(reason)| {
+    let outcome = run_attached(&mut machine, words, environment, limit)?.map_err(|Lost(reason)| {
         let console = scratch.keep_file(&console);
         anyhow!("the machine was lost: {reason}; its console: {}", console.display())
     })?;

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,7 +12,7 @@ use std::process::{Child, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rustix::fs::OFlags;
@@ -24,15 +24,12 @@ use super::protocol::{Command, End, OUTPUT_PIECE, Reply, Request, receive, send}
 
 /// How long output is waited for after the command itself ended: something it left behind may hold the pipe open.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long the device that leads to the host may take to appear.
+const DEVICE_APPEARS: Duration = Duration::from_secs(20);
 
 /// Serves the host over the character device at `path` until it says goodbye.
 pub(crate) fn serve(path: &Path) -> Result<()> {
-    let device = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(OFlags::NOCTTY.bits().cast_signed())
-        .open(path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
+    let device = open(path)?;
     if isatty(&device) {
         let mut settings = tcgetattr(&device)?;
         settings.make_raw();
@@ -70,6 +67,21 @@ pub(crate) fn serve(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Opens the device, which appears some moments after its driver is there.
+fn open(path: &Path) -> Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).custom_flags(OFlags::NOCTTY.bits().cast_signed());
+    let deadline = Instant::now() + DEVICE_APPEARS;
+    loop {
+        match options.open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result.with_context(|| format!("cannot open {}", path.display())),
+        }
+    }
 }
 
 /// The way to the host, shared by the threads that have something to say.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::assets::Tool;
 
-/// The command that boots `kernel` with `initramfs`: the agent's serial port on its standard streams, the console in the file `console`.
+/// The command that boots `kernel` with `initramfs`: the way to the agent on its standard streams, the console in the file `console`.
 pub(crate) fn command(qemu: &Tool, kernel: &Path, initramfs: &Path, console: &Path) -> Command {
     let mut command = Command::new(&qemu.program);
     command
@@ -15,7 +15,8 @@ pub(crate) fn command(qemu: &Tool, kernel: &Path, initramfs: &Path, console: &Pa
         .arg("-chardev")
         .arg(with_path("file,id=console,path=", console))
         .args(["-serial", "chardev:console"])
-        .args(["-chardev", "stdio,id=agent,signal=off", "-serial", "chardev:agent"])
+        .args(["-chardev", "stdio,id=agent,signal=off", "-device", "virtio-serial-pci"])
+        .args(["-device", "virtserialport,chardev=agent,nr=1,name=agent"])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")

@@ -1,5 +1,5 @@
 #!/bin/busybox sh
-# The first program of a nested machine: makes it look like a system, loads KVM, then serves the host over a serial port.
+# The first program of a nested machine: makes it look like a system, loads KVM, then serves the host.
 b=/bin/busybox
 export PATH=/bin HOME=/root
 $b mount -t devtmpfs dev /dev
@@ -21,6 +21,6 @@ done
 $b ip link set lo up
 $b hostname nested
 echo "machine: up after $($b cut -d' ' -f1 /proc/uptime) s"
-/xtask agent /dev/ttyS1
+/xtask agent $($b cat /agent-device)
 echo "machine: agent ended with $?"
 $b poweroff -f

@@ -17,7 +17,7 @@ use crate::machine::image::{Image, Make, inside};
 use crate::machine::protocol::Command;
 use crate::machine::{Lost, Machine, Streams};
 use crate::progress::say;
-use crate::terminal::{Inherit, RawMode, feed, interactive_size};
+use crate::terminal::run_attached;
 use crate::workspace::Workspace;
 
 /// Where `krun` lies in the machine.
@@ -46,19 +46,10 @@ pub(crate) fn run(
 
     let bootable = image.write("run")?;
     let console = scratch.path().join("console.log");
-    let mut machine = Machine::boot(&bootable, &console, make.boot_limit())?;
-    let terminal = interactive_size();
-    let command = Command {
-        arguments: arguments.into_iter().map(OsStringExt::into_vec).collect(),
-        environment,
-        input: true,
-        terminal,
-    };
-    let raw = terminal.map(|_| RawMode::enter()).transpose()?;
-    feed(machine.requests())?;
-    let outcome = machine.run(command, None, &mut Inherit);
-    drop(raw);
-    let outcome = outcome.map_err(|Lost(reason)| {
+    let mut machine = Machine::boot(&bootable, &console, make.boot_limit()).inspect_err(|_| {
+        scratch.keep_file(&console);
+    })?;
+    let outcome = run_attached(&mut machine, arguments, environment, None)?.map_err(|Lost(reason)| {
         let console = scratch.keep_file(&console);
         anyhow!("the emulated machine was lost: {reason}; its console: {}", console.display())
     })?;
