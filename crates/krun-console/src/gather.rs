@@ -36,7 +36,7 @@ impl Source for Gather<'_> {
 
     fn lend(&mut self, max: usize, call: Call<'_>) -> io::Result<usize> {
         let count = if max >= self.remaining {
-            gather(self.chains, self.scratch, call)?
+            gather(self.chains, self.scratch, |source| source.lend(usize::MAX, call))?
         } else {
             // Less than all is allowed; one chain is simple.
             match self.chains.iter_mut().map(Chain::reader).find(|reader| reader.remaining() > 0) {
@@ -102,7 +102,7 @@ impl Sink for Scatter<'_> {
 
     fn lend(&mut self, max: usize, call: Call<'_>) -> io::Result<usize> {
         let count = if max >= self.remaining {
-            scatter(self.chains, 0, self.scratch, call)?
+            scatter(self.chains, 0, self.scratch, |sink| sink.lend(usize::MAX, call))?
         } else {
             match self.chains.iter_mut().map(Chain::writer).find(|writer| writer.remaining() > 0) {
                 Some(mut writer) => writer.lend(max, call)?,

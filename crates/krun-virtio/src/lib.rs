@@ -29,5 +29,5 @@ pub use mmio::{InterruptLine, MmioState, MmioTransport};
 pub use queue::{Chain, End, RingFault, Step, VirtQueue, gather, scatter};
 
 pub use virtio_queue::QueueState;
-pub use vmm_sys_util::eventfd::EventFd;
+pub use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 pub use {virtio_bindings, virtio_queue, vm_memory};

@@ -3,36 +3,61 @@
 use std::io;
 
 use super::Chain;
-use crate::bytes::{Call, IOV_MAX, Iov, Sink, Source};
+use crate::bytes::{Cursor, IOV_MAX, Iov, Position, Reader, Sink, Source, Writer};
 
-/// Fills the writable halves of many chains by one system call, `header` bytes left free at the start of each: guests
-/// post receive buffers of a page, a socket gives a megabyte at once.
-///
-/// `scratch` is memory to work in, reused from call to call. Answers how many bytes `call` moved. Chains that it did
-/// not reach are as they were (nothing written); those that it did have their header skipped, to be filled with
-/// [`Sink::patch`]. At most [`IOV_MAX`] pieces are lent.
-///
-/// # Errors
-/// Those of `call`; and `InvalidData` if a chain has no room for the header. No chain has changed then.
-pub fn scatter(chains: &mut [Chain], header: usize, scratch: &mut Vec<Iov>, call: Call<'_>) -> io::Result<usize> {
+/// The pieces of many chains in a row, as one cursor's worth. Leaves nothing in `scratch` that may dangle.
+fn with_all<R>(
+    scratch: &mut Vec<Iov>,
+    chains: &mut [Chain],
+    mut collect: impl FnMut(&mut Chain, &mut Vec<Iov>) -> io::Result<()>,
+    call: impl FnOnce(Cursor<'_>) -> (io::Result<R>, usize),
+) -> io::Result<(R, usize)> {
     scratch.clear();
-    for chain in chains.iter_mut() {
-        let mut writer = chain.writer();
-        let start = writer.written();
-        let room = writer.skip(header).map_err(|_| io::Error::from(io::ErrorKind::InvalidData));
-        let _ = writer.lend(usize::MAX, &mut |iovs| {
-            scratch.extend(iovs.iter().map(|iov| iov.part(0, usize::MAX)));
-            Ok(0)
-        });
-        writer.truncate(start);
-        room?;
+    for chain in chains {
+        collect(chain, scratch).inspect_err(|_| scratch.clear())?;
         if scratch.len() >= IOV_MAX {
             break;
         }
     }
-    scratch.truncate(IOV_MAX);
-    let moved = lend_all(scratch, call)?;
-    let mut left = moved;
+    let mut position = Position::start(scratch.iter().map(Iov::len).sum());
+    let (result, moved) = call(Cursor::new(scratch, &mut position));
+    scratch.clear();
+    Ok((result?, moved))
+}
+
+fn copy(iovs: &[Iov], scratch: &mut Vec<Iov>) -> io::Result<usize> {
+    scratch.extend(iovs.iter().map(|iov| iov.part(0, usize::MAX)));
+    Ok(0)
+}
+
+/// Fills the writable halves of many chains as if they were one, `header` bytes left free at the start of each: guests
+/// post receive buffers of a page, a socket gives a megabyte by one call.
+///
+/// `call` gets a [`Sink`] over all of them, one behind the other; `scratch` is memory to work in, reused from call to
+/// call. Chains that nothing was written to are as they were. Those that were have their header skipped, to be filled
+/// with [`Sink::patch`].
+///
+/// # Errors
+/// Those of `call`, and `InvalidData` if a chain has no room for the header. No chain counts as written then.
+pub fn scatter<R>(
+    chains: &mut [Chain],
+    header: usize,
+    scratch: &mut Vec<Iov>,
+    call: impl FnOnce(&mut dyn Sink) -> io::Result<R>,
+) -> io::Result<R> {
+    let collect = |chain: &mut Chain, scratch: &mut Vec<Iov>| {
+        let mut writer = chain.writer();
+        let start = writer.written();
+        writer.skip(header).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let lent = writer.lend(usize::MAX, &mut |iovs| copy(iovs, scratch));
+        writer.truncate(start);
+        lent.map(drop)
+    };
+    let (result, mut left) = with_all(scratch, chains, collect, |cursor| {
+        let mut sink = Writer::new(cursor);
+        let result = call(&mut sink);
+        (result, sink.written())
+    })?;
     for chain in chains {
         if left == 0 {
             break;
@@ -43,44 +68,36 @@ pub fn scatter(chains: &mut [Chain], header: usize, scratch: &mut Vec<Iov>, call
         let _ = writer.skip(filled);
         left -= filled;
     }
-    Ok(moved)
+    Ok(result)
 }
 
-/// Empties the readable halves of many chains by one system call, from where each of them stands: small console or
-/// socket writes leave the guest in a batch.
+/// Empties the readable halves of many chains as if they were one, from where each of them stands: small writes leave
+/// the guest in a batch.
 ///
-/// `scratch` is memory to work in, reused from call to call. Answers how many bytes `call` took; the chains' readers
-/// stand behind them. At most [`IOV_MAX`] pieces are lent.
+/// `call` gets a [`Source`] over all of them, one behind the other; `scratch` is memory to work in, reused from call
+/// to call. The chains' readers stand behind what was taken.
 ///
 /// # Errors
-/// Those of `call`; no chain has changed then.
-pub fn gather(chains: &mut [Chain], scratch: &mut Vec<Iov>, call: Call<'_>) -> io::Result<usize> {
-    scratch.clear();
-    for chain in chains.iter_mut() {
-        let _ = chain.reader().lend(usize::MAX, &mut |iovs| {
-            scratch.extend(iovs.iter().map(|iov| iov.part(0, usize::MAX)));
-            Ok(0)
-        });
-        if scratch.len() >= IOV_MAX {
-            break;
-        }
-    }
-    scratch.truncate(IOV_MAX);
-    let moved = lend_all(scratch, call)?;
-    let mut left = moved;
+/// Those of `call`; no chain counts as read then.
+pub fn gather<R>(
+    chains: &mut [Chain],
+    scratch: &mut Vec<Iov>,
+    call: impl FnOnce(&mut dyn Source) -> io::Result<R>,
+) -> io::Result<R> {
+    let collect = |chain: &mut Chain, scratch: &mut Vec<Iov>| {
+        chain.reader().lend(usize::MAX, &mut |iovs| copy(iovs, scratch)).map(drop)
+    };
+    let (result, mut left) = with_all(scratch, chains, collect, |cursor| {
+        let mut source = Reader::new(cursor);
+        let before = source.remaining();
+        let result = call(&mut source);
+        (result, before - source.remaining())
+    })?;
     for chain in chains {
         let mut reader = chain.reader();
         let taken = left.min(reader.remaining());
         let _ = reader.skip(taken);
         left -= taken;
     }
-    Ok(moved)
-}
-
-/// The call itself: it cannot have moved more than it was lent. Leaves nothing in `scratch` that may dangle.
-fn lend_all(scratch: &mut Vec<Iov>, call: Call<'_>) -> io::Result<usize> {
-    let lent: usize = scratch.iter().map(Iov::len).sum();
-    let moved = if lent == 0 { Ok(0) } else { call(scratch) };
-    scratch.clear();
-    Ok(moved?.min(lent))
+    Ok(result)
 }
