@@ -67,14 +67,19 @@ impl Relay {
         }
     }
 
-    /// Reads once, and writes what can be written.
+    /// Reads what there is (a port gives a page at a time), and writes what can be written.
     fn pump(&mut self) -> Result<()> {
         let Some((from, _)) = &self.ends else { return Ok(()) };
         self.buffer.clear();
         self.written = 0;
-        match sys::read(from, self.buffer.free())? {
-            0 => return Err(Errno::PIPE),
-            count => self.buffer.filled(count),
+        while !self.buffer.free().is_empty() {
+            match sys::read(from, self.buffer.free()) {
+                Ok(count @ 1..) => self.buffer.filled(count),
+                // The end of the stream is there again when what came before it is written.
+                _ if !self.buffer.bytes().is_empty() => break,
+                Ok(_) => return Err(Errno::PIPE),
+                Err(errno) => return Err(errno),
+            }
         }
         self.drain()
     }

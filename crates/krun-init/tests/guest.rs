@@ -23,7 +23,9 @@ fn run(program: &str, arguments: &[&str]) {
 
 #[test]
 fn the_sources_are_formatted() {
-    run("rustfmt", &["--check", "--edition", "2024", SOURCE]);
+    // The workspace's own settings, which a packaged crate does not have.
+    let settings = "max_width=120,use_small_heuristics=Max";
+    run("rustfmt", &["--check", "--edition", "2024", "--config", settings, SOURCE]);
 }
 
 #[test]
