@@ -35,6 +35,9 @@ impl VirtioMmio {
 }
 
 /// The machine: processors, interrupt lines, devices that no bus enumerates.
+///
+/// Made by [`new`](Self::new) and changed, or written as `MachineDescription { cpus, ..MachineDescription::new(1) }`:
+/// more kinds of tables will need more fields.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MachineDescription {
     /// Number of virtual CPUs. Their APIC ids are 0 to `cpus - 1`; 0 boots.

@@ -25,8 +25,9 @@ pub const NO_JITTER_SELF_TEST: &str = "initcall_blacklist=jent_mod_init";
 /// devices have 64.
 pub const NO_BOUNCE_BUFFERS: &str = "swiotlb=noforce";
 
-/// No asynchronous page faults: a task whose page the host has to fetch just waits. A page of a shared-memory window
-/// that will never come (the file was truncated) must not be waited for as if it did.
+/// No asynchronous page faults: a vCPU whose page the host has to fetch waits for it, instead of being interrupted to
+/// run another task meanwhile. It costs nothing where the host does not swap, and keeps the guest's memory faults out
+/// of its interrupts.
 pub const NO_ASYNC_PAGE_FAULTS: &str = "no-kvmapf";
 
 /// The console on virtio-console's first port.

@@ -1,13 +1,19 @@
 //! ELF kernels: good ones, wrong ones, broken ones.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code, outside of a test function too")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test code, outside of a test function too"
+)]
 
 mod common;
 
-use std::io::Cursor;
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 
 use common::{EHDR, Elf, MIB, PHDR, Segment, note, patch, pattern, peek, ram};
-use krun_kernel_loader::vm_memory::GuestAddress;
+use krun_kernel_loader::vm_memory::bitmap::BitmapSlice;
+use krun_kernel_loader::vm_memory::{GuestAddress, ReadVolatile, VolatileMemoryError, VolatileSlice};
 use krun_kernel_loader::{Entry, Error, Kernel, LoadedKernel};
 use proptest::prelude::*;
 
@@ -38,6 +44,44 @@ fn segments_go_to_their_physical_addresses() {
     assert_eq!(memory[..data.len()], data);
     assert!(memory[data.len()..0x10_0000].iter().all(|byte| *byte == 0));
     assert_eq!(memory[0x10_0000..0x10_0010], [7; 0x10]);
+}
+
+#[test]
+fn a_segment_may_have_nothing_in_the_file() {
+    let mut elf = Elf::kernel();
+    elf.segments.push(Segment { memsz: 0x1000, ..Segment::load(0x110_0000, Vec::new()) });
+    assert_eq!(load(elf.bytes(), 32).unwrap().0.range, 0x100_0000..0x110_1000);
+}
+
+/// A file that answers every read with at most 100 bytes, as it may.
+struct Dribble(Cursor<Vec<u8>>);
+
+impl Read for Dribble {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min(100);
+        self.0.read(&mut buffer[..len])
+    }
+}
+
+impl Seek for Dribble {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.0.seek(position)
+    }
+}
+
+impl ReadVolatile for Dribble {
+    fn read_volatile<B: BitmapSlice>(&mut self, buffer: &mut VolatileSlice<B>) -> Result<usize, VolatileMemoryError> {
+        let len = buffer.len().min(100);
+        self.0.read_volatile(&mut buffer.subslice(0, len)?)
+    }
+}
+
+#[test]
+fn short_reads_are_continued() {
+    let (ram, layout) = ram(32 * MIB);
+    let mut kernel = Kernel::from_image(Dribble(Cursor::new(Elf::pvh().bytes()))).unwrap();
+    kernel.load(&ram, &layout).unwrap();
+    assert_eq!(peek(&ram, 0x100_0000, 0x2100), pattern(0x2100));
 }
 
 #[test]
@@ -203,7 +247,7 @@ fn every_truncation_is_an_error() {
 #[test]
 fn a_file_that_shrinks_while_it_is_read_is_an_error() {
     let file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut &file, &Elf::kernel().bytes()).unwrap();
+    io::Write::write_all(&mut &file, &Elf::kernel().bytes()).unwrap();
     let mut kernel = Kernel::from_image(file.try_clone().unwrap()).unwrap();
     file.set_len(0x200).unwrap();
     let (ram, layout) = ram(32 * MIB);
