@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use common::Recorder;
 use krun_virtio::testing::{Descriptor, GuestAddress, GuestMemoryMmap};
-use krun_virtio::vm_memory::{Address, Bytes};
+use krun_virtio::vm_memory::{Address, ByteValued, Bytes};
 use krun_virtio::{
     Chain, End, EventFd, GuestFault, QueueState, Ram, RingFault, Sink, Source, Step, VirtQueue, gather, scatter,
 };
@@ -55,7 +55,7 @@ impl Guest {
         Self { memory, ram, queue, interrupt, available: AtomicU16::new(0) }
     }
 
-    fn put<T: krun_virtio::vm_memory::ByteValued>(&self, at: u64, value: T) {
+    fn put<T: ByteValued>(&self, at: u64, value: T) {
         self.memory.write_obj(value, GuestAddress(at)).unwrap();
     }
 
