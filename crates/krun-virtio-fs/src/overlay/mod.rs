@@ -68,6 +68,20 @@ fn virtual_attr(index: usize, node: &Node) -> Attr {
     }
 }
 
+fn virtual_statx(attr: &Attr) -> Statx {
+    Statx {
+        // STATX_BASIC_STATS: there is no time of birth.
+        mask: 0x7ff,
+        blksize: attr.blksize,
+        nlink: attr.nlink,
+        mode: u16::try_from(attr.mode).unwrap_or_default(),
+        ino: attr.ino,
+        size: attr.size,
+        blocks: attr.blocks,
+        ..Statx::default()
+    }
+}
+
 fn virtual_entry(index: usize, node: &Node) -> Entry {
     Entry {
         node: Tree::node_id(index),
@@ -214,8 +228,7 @@ impl<F: FileSystem + ?Sized> FileSystem for OverlayFs<F> {
 
     fn statx(&self, rq: &Request, node: NodeId, handle: Option<Handle>, mask: u32) -> FsResult<Statx> {
         match self.virtual_node(node)? {
-            // The client then takes what GETATTR says.
-            Some(_) => Err(Errno::OPNOTSUPP.into()),
+            Some((index, found)) => Ok(virtual_statx(&virtual_attr(index, found))),
             None => self.below.statx(rq, node, handle, mask),
         }
     }

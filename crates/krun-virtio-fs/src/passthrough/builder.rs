@@ -123,8 +123,9 @@ impl PassthroughBuilder {
         self
     }
 
-    /// How many files the guest may know before it gets `ENFILE`; it may have half as many open, and locked. Default:
-    /// half of this process's limit of open files.
+    /// How many files the guest may know before it gets `ENFILE`; it may have a quarter as many open, and an eighth
+    /// locked. Default: 5/8 of this process's limit of open files, which leaves some to the process whatever the
+    /// guest does.
     pub fn max_files(mut self, limit: usize) -> Self {
         self.max_files = Some(limit);
         self
@@ -157,13 +158,13 @@ impl PassthroughBuilder {
         let root = Inode::new(fd, identity_of(&stat), kind_of(&stat));
         let limit = self.max_files.unwrap_or_else(|| {
             let files = rustix::process::getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-            usize::try_from(files / 2).unwrap_or(usize::MAX)
+            usize::try_from(files / 8 * 5).unwrap_or(usize::MAX)
         });
         Ok(PassthroughFs {
             proc_fd,
             inodes: Inodes::new(root, limit),
-            handles: Handles::new(limit / 2),
-            lock_files: LockFiles::new(limit / 2),
+            handles: Handles::new((limit / 4).max(1)),
+            lock_files: LockFiles::new((limit / 8).max(1)),
             cache: self.cache,
             timeout: self.timeout.unwrap_or(self.cache.timeout()),
             negative: self.negative,

@@ -1,0 +1,679 @@
+//! A hostile client against a share: whatever it sends, nothing outside is opened, read or changed.
+
+mod support;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use krun_virtio_fs::abi::{self, Opcode};
+use krun_virtio_fs::{Error, MountPoints, PassthroughFs};
+use support::{Client, ROOT, array, errno, lock, name, open_descriptors, request};
+
+/// A directory with a share in it and a secret beside that.
+struct Arena {
+    dir: tempfile::TempDir,
+    secret: (u32, u32, i64, i64),
+}
+
+const SECRET: &str = "nobody's business";
+
+/// What a change of a file would change.
+fn facts(path: &Path) -> (u32, u32, i64, i64) {
+    let meta = fs::metadata(path).expect("stat");
+    (meta.mode(), meta.uid(), meta.ctime(), meta.ctime_nsec())
+}
+
+impl Arena {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::create_dir(dir.path().join("share")).expect("mkdir");
+        fs::create_dir(dir.path().join("outside")).expect("mkdir");
+        fs::write(dir.path().join("outside/secret"), SECRET).expect("write");
+        let secret = facts(&dir.path().join("outside/secret"));
+        Self { dir, secret }
+    }
+
+    fn share(&self) -> std::path::PathBuf {
+        self.dir.path().join("share")
+    }
+
+    fn outside(&self) -> std::path::PathBuf {
+        self.dir.path().join("outside")
+    }
+
+    /// Nothing outside was changed, made or removed.
+    fn check(&self) {
+        let names: Vec<_> =
+            fs::read_dir(self.outside()).expect("list").map(|e| e.expect("entry").file_name()).collect();
+        assert_eq!(names, ["secret"]);
+        assert_eq!(facts(&self.outside().join("secret")), self.secret, "mode, owner, times");
+        assert_eq!(fs::read_to_string(self.outside().join("secret")).expect("read"), SECRET);
+        let mut names: Vec<_> =
+            fs::read_dir(self.dir.path()).expect("list").map(|e| e.expect("entry").file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["outside", "share"]);
+    }
+}
+
+#[test]
+fn names_that_are_paths_are_refused_by_every_operation() {
+    let arena = Arena::new();
+    fs::write(arena.share().join("f"), "x").expect("write");
+    let client = Client::share(&arena.share());
+    let file = client.lookup(ROOT, "f").expect("there").node;
+    let bad: [&[u8]; 10] = [
+        b"../outside/secret\0",
+        b"..\0",
+        b".\0",
+        b"\0",
+        b"a/b\0",
+        b"/etc/passwd\0",
+        b"no NUL",
+        b"two\0strings\0",
+        b"f\0\0",
+        b"",
+    ];
+    let long = [&[b'x'; 256][..], b"\0"].concat();
+    for bytes in bad.into_iter().chain([&long[..]]) {
+        let wanted = if bytes.len() > 256 { libc::ENAMETOOLONG } else { libc::EINVAL };
+        let mknod = abi::MknodIn { mode: libc::S_IFREG | 0o644, ..Default::default() }.encode();
+        let mkdir = abi::MkdirIn { mode: 0o755, umask: 0 }.encode();
+        let create = abi::CreateIn { flags: 0o102, mode: 0o644, ..Default::default() }.encode();
+        let link = abi::LinkIn { oldnodeid: file }.encode();
+        let rename = abi::Rename2In { newdir: ROOT, ..Default::default() }.encode();
+        let requests: [(Opcode, Vec<&[u8]>); 9] = [
+            (Opcode::Lookup, vec![bytes]),
+            (Opcode::Unlink, vec![bytes]),
+            (Opcode::Rmdir, vec![bytes]),
+            (Opcode::Mknod, vec![&mknod, bytes]),
+            (Opcode::Mkdir, vec![&mkdir, bytes]),
+            (Opcode::Create, vec![&create, bytes]),
+            (Opcode::Link, vec![&link, bytes]),
+            (Opcode::Rename2, vec![&rename, b"f\0", bytes]),
+            (Opcode::Rename2, vec![&rename, bytes, b"g\0"]),
+        ];
+        for (opcode, parts) in requests {
+            let error = errno(client.call(opcode, ROOT, &parts));
+            let two_names = opcode == Opcode::Rename2 && [libc::EINVAL, libc::ENAMETOOLONG].contains(&error);
+            assert!(error == wanted || two_names, "{opcode:?} {bytes:?}: {error}");
+        }
+        // SYMLINK: the name is first, the target may be anything.
+        let error = errno(client.call(Opcode::Symlink, ROOT, &[bytes, b"target\0"]));
+        assert!([libc::EINVAL, libc::ENAMETOOLONG, libc::ENOENT].contains(&error), "{bytes:?}");
+    }
+    assert_eq!(client.names(ROOT), [".", "..", "f"]);
+    arena.check();
+}
+
+#[test]
+fn links_are_data() {
+    let arena = Arena::new();
+    let client = Client::share(&arena.share());
+    let secret = arena.outside().join("secret");
+    let target = secret.to_str().expect("UTF-8");
+    let link = client.symlink(ROOT, "link", target).expect("a link");
+    let dir_link = client.symlink(ROOT, "dir", arena.outside().to_str().expect("UTF-8")).expect("a link");
+    assert_eq!(link.attr.mode & libc::S_IFMT, libc::S_IFLNK);
+    assert_eq!(client.readlink(link.node).expect("target"), target.as_bytes());
+    // Opened as a file, listed as a directory, walked through, truncated, relabelled: never what it points to.
+    assert_eq!(client.open(link.node, libc::O_RDONLY).expect_err("a link"), libc::ELOOP);
+    assert_eq!(client.open(link.node, libc::O_RDWR | libc::O_TRUNC).expect_err("a link"), libc::ELOOP);
+    assert_eq!(client.opendir(dir_link.node).expect_err("a link"), libc::ENOTDIR);
+    assert_eq!(client.lookup(dir_link.node, "secret").expect_err("a link"), libc::ENOTDIR);
+    assert_eq!(client.mkdir(dir_link.node, "d", 0o755).expect_err("a link"), libc::ENOTDIR);
+    assert_eq!(errno(client.unlink(dir_link.node, "secret")), libc::ENOTDIR);
+    let into = client.rename((ROOT, "link"), (dir_link.node, "link"), 0);
+    assert_eq!(errno(into), libc::ENOTDIR);
+    let change = abi::SetattrIn { valid: abi::fattr::SIZE, size: 0, ..Default::default() };
+    assert_eq!(client.setattr(link.node, change).expect_err("a link"), libc::EINVAL);
+    let change = abi::SetattrIn { valid: abi::fattr::MODE, mode: 0o777, ..Default::default() };
+    assert_eq!(client.setattr(link.node, change).expect_err("a link"), libc::EOPNOTSUPP);
+    let change = abi::SetattrIn { valid: abi::fattr::MTIME, mtime: 1000, ..Default::default() };
+    client.setattr(link.node, change).expect("the link's own time");
+    if support::is_root() {
+        let change = abi::SetattrIn { valid: abi::fattr::UID, uid: 99, ..Default::default() };
+        assert_eq!(client.setattr(link.node, change).expect("the link's own owner").uid, 99);
+    }
+    // CREATE over a link: Linux would follow it.
+    assert_eq!(client.create(ROOT, "link", libc::O_RDWR, 0o644).expect_err("a link"), libc::ELOOP);
+    let hard = client.link(link.node, ROOT, "hard").expect("a link to the link");
+    assert_eq!(hard.node, link.node);
+    let value = abi::SetxattrIn { size: 1, ..Default::default() }.encode();
+    assert!(client.call(Opcode::Setxattr, link.node, &[&value, b"user.x\0v"]).is_err());
+    let secret_meta = fs::metadata(&secret).expect("stat");
+    assert!(secret_meta.mtime() > 1000 && secret_meta.uid() != 99);
+    arena.check();
+}
+
+#[test]
+fn numbers_that_were_made_up_name_nothing() {
+    let arena = Arena::new();
+    fs::write(arena.share().join("a"), "a").expect("write");
+    fs::write(arena.share().join("b"), "b").expect("write");
+    let client = Client::share(&arena.share());
+    let (a, b) = (client.lookup(ROOT, "a").expect("a").node, client.lookup(ROOT, "b").expect("b").node);
+    for node in [0, 2, 3, a ^ 1 << 32, a + 1000, 2 << 32, 1 << 63, u64::MAX, u64::MAX - 1] {
+        assert!(client.getattr(node).is_err(), "{node:#x}");
+        assert!(client.lookup(node, "a").is_err());
+        assert!(client.open(node, 0).is_err());
+        assert!(client.opendir(node).is_err());
+        client.forget(node, u64::MAX);
+    }
+    // A handle is good for its own file alone, and for its own kind.
+    let fh = client.open(a, libc::O_RDONLY).expect("open").fh;
+    let dir = client.opendir(ROOT).expect("opendir");
+    assert_eq!(errno(client.read(b, fh, 0, 10)), libc::EBADF);
+    assert_eq!(errno(client.read(ROOT, dir, 0, 10)), libc::EISDIR);
+    assert_eq!(errno(client.read(a, dir, 0, 10)), libc::EBADF);
+    assert_eq!(client.readdir_once(a, fh, 0, 4096, false).expect_err("a file"), libc::ENOTDIR);
+    assert_eq!(errno(client.releasedir(a, fh)), libc::EBADF);
+    assert_eq!(errno(client.release(ROOT, dir)), libc::EBADF);
+    for handle in [0, 1, fh + 1, fh ^ 1 << 32, u64::MAX] {
+        assert_eq!(errno(client.read(a, handle, 0, 10)), libc::EBADF);
+    }
+    assert_eq!(client.write(a, fh, 0, b"x").expect_err("read only"), libc::EBADF);
+    client.release(a, fh).expect("once");
+    assert_eq!(errno(client.release(a, fh)), libc::EBADF);
+    assert_eq!(errno(client.read(a, fh, 0, 10)), libc::EBADF);
+    // Forgotten once, twice, too often.
+    client.forget(a, 1);
+    assert_eq!(client.getattr(a).expect_err("forgotten"), libc::ESTALE);
+    client.forget(a, 1);
+    client.forget(b, u64::MAX);
+    assert_eq!(client.getattr(b).expect_err("forgotten"), libc::ESTALE);
+    let again = client.lookup(ROOT, "a").expect("a").node;
+    assert_ne!(again, a, "numbers are not used twice");
+    client.forget(ROOT, u64::MAX);
+    client.getattr(ROOT).expect("the root stays");
+}
+
+#[test]
+fn references_are_counted_exactly() {
+    let arena = Arena::new();
+    for i in 0..300 {
+        fs::write(arena.share().join(format!("file{i}")), "x").expect("write");
+    }
+    let client = Client::share(&arena.share());
+    let fs = client.server.file_system().clone();
+    let sweep = |size| {
+        let mut listed: Vec<_> = client.list(ROOT, size, true).into_iter().filter(|l| l.node != 0).collect();
+        assert_eq!(listed.len(), 300);
+        listed.sort_by(|a, b| a.name.cmp(&b.name));
+        listed.dedup_by(|a, b| a.name == b.name);
+        assert_eq!(listed.len(), 300, "each once");
+        listed
+    };
+    let before = open_descriptors();
+    for round in 0..5 {
+        // Small replies end in the middle: what did not fit must not count.
+        let listed = sweep([200, 333, 1000, 4096, 100_000][round]);
+        assert!(listed.iter().all(|l| l.ino == l.attr.ino && l.attr.size == 1));
+        if round % 2 == 0 {
+            let mut batch = abi::BatchForgetIn { count: 300, dummy: 0 }.encode().to_vec();
+            for l in &listed {
+                batch.extend(abi::ForgetOne { nodeid: l.node, nlookup: 1 }.encode());
+            }
+            let bytes = request(Opcode::BatchForget as u32, 0, 1, (0, 0), &[&batch]);
+            assert!(client.raw(&bytes, 100, true).1.is_empty());
+        } else {
+            listed.iter().for_each(|l| client.forget(l.node, 1));
+        }
+        assert_eq!(fs.in_use(), (0, 0), "round {round}");
+    }
+    // Other tests of this process open files too, so this is a bound, not a number.
+    assert!(open_descriptors() < before + 200);
+    // A count that promises more than is there.
+    let node = client.lookup(ROOT, "file1").expect("there").node;
+    let mut batch = abi::BatchForgetIn { count: u32::MAX, dummy: 0 }.encode().to_vec();
+    batch.extend(abi::ForgetOne { nodeid: node, nlookup: 1 }.encode());
+    let _ = client.raw(&request(Opcode::BatchForget as u32, 0, 1, (0, 0), &[&batch]), 100, true);
+    assert_eq!(fs.in_use(), (0, 0));
+}
+
+#[test]
+fn listings_start_anywhere_and_end() {
+    let arena = Arena::new();
+    for i in 0..50 {
+        fs::write(arena.share().join(format!("file{i}")), "").expect("write");
+    }
+    let client = Client::share(&arena.share());
+    let fh = client.opendir(ROOT).expect("opendir");
+    let all = client.readdir_once(ROOT, fh, 0, 1 << 16, false).expect("all");
+    assert_eq!(all.len(), 52);
+    // From each cookie on, and back again, the same entries follow.
+    for at in [51, 3, 40, 0, 17, 16] {
+        let rest = client.readdir_once(ROOT, fh, all[at].offset, 1 << 16, false).expect("the rest");
+        let names: Vec<_> = rest.iter().map(|l| &l.name).collect();
+        assert_eq!(names, all[at + 1..].iter().map(|l| &l.name).collect::<Vec<_>>());
+    }
+    // No room for one entry is an error, not the end.
+    for (size, plus) in [(0, false), (1, false), (23, false), (24, false), (1, true), (151, true)] {
+        assert_eq!(client.readdir_once(ROOT, fh, 0, size, plus).expect_err("no room"), libc::EINVAL, "{size}");
+    }
+    assert_eq!(client.server.file_system().in_use().0, 0, "what did not fit does not count");
+    // Cookies that nobody gave out: anything but a crash.
+    for offset in [1, 12345, i64::MAX as u64, 1 << 63, u64::MAX, 0x7fff_ffff_0000_0001] {
+        let _ = client.readdir_once(ROOT, fh, offset, 4096, false);
+    }
+    assert_eq!(client.readdir_once(ROOT, fh, 0, 1 << 16, false).expect("all").len(), 52);
+    // What lies above the root is not told.
+    let dots: Vec<_> = all.iter().filter(|l| l.name.starts_with('.')).map(|l| l.ino).collect();
+    assert_eq!(dots, [fs::metadata(arena.share()).expect("stat").ino(); 2]);
+}
+
+#[test]
+fn special_files_are_never_opened() {
+    let arena = Arena::new();
+    let client = Client::share(&arena.share());
+    let fifo = client.mknod(ROOT, "fifo", libc::S_IFIFO | 0o666, 0).expect("a pipe").node;
+    let socket = client.mknod(ROOT, "socket", libc::S_IFSOCK | 0o666, 0).expect("a socket").node;
+    let start = Instant::now();
+    for node in [fifo, socket] {
+        for flags in [libc::O_RDONLY, libc::O_WRONLY, libc::O_RDWR, libc::O_PATH, libc::O_TRUNC] {
+            assert_eq!(client.open(node, flags).expect_err("special"), libc::ENXIO);
+        }
+        assert_eq!(client.opendir(node).expect_err("special"), libc::ENOTDIR);
+    }
+    assert_eq!(client.create(ROOT, "fifo", libc::O_RDONLY, 0o644).expect_err("special"), libc::ENXIO);
+    let change = abi::SetattrIn { valid: abi::fattr::SIZE, ..Default::default() };
+    assert_eq!(client.setattr(fifo, change).expect_err("special"), libc::EINVAL);
+    let change = abi::SetattrIn { valid: abi::fattr::MODE, mode: 0o600, ..Default::default() };
+    assert_eq!(client.setattr(fifo, change).expect("its mode").mode, libc::S_IFIFO | 0o600);
+    client.call(Opcode::Syncfs, fifo, &[&[0; 8]]).expect("of its file system");
+    assert!(start.elapsed() < Duration::from_secs(5), "nothing waited for the other end");
+    for (mode, rdev) in [(libc::S_IFBLK, 0x800), (libc::S_IFCHR, 0x103), (libc::S_IFBLK, 0)] {
+        assert_eq!(client.mknod(ROOT, "device", mode | 0o666, rdev).expect_err("a device"), libc::EPERM);
+    }
+    for mode in [libc::S_IFDIR, libc::S_IFLNK, 0o170_000] {
+        assert_eq!(client.mknod(ROOT, "odd", mode, 0).expect_err("no such kind"), libc::EINVAL);
+    }
+}
+
+#[test]
+fn open_flags_that_mean_something_else_are_dropped() {
+    let arena = Arena::new();
+    fs::write(arena.share().join("f"), "content").expect("write");
+    let client = Client::share(&arena.share());
+    let node = client.lookup(ROOT, "f").expect("there").node;
+    for odd in
+        [libc::O_PATH, libc::O_CREAT, libc::O_EXCL, libc::O_TMPFILE, libc::O_DIRECT, libc::O_ASYNC, libc::O_DIRECTORY]
+    {
+        let fh = client.open(node, libc::O_RDONLY | odd).expect("opens").fh;
+        assert_eq!(client.read(node, fh, 0, 3).expect("reads"), b"con", "{odd:#o}");
+    }
+    assert_eq!(client.open(node, libc::O_ACCMODE).expect_err("no mode"), libc::EINVAL);
+    assert!(client.open(node, !3).is_ok(), "all flags at once");
+}
+
+#[test]
+fn places_out_of_range() {
+    let arena = Arena::new();
+    let client = Client::share(&arena.share());
+    let (file, fh) = client.create(ROOT, "f", libc::O_RDWR, 0o644).expect("create");
+    client.write(file.node, fh, 0, b"content").expect("write");
+    for offset in [1 << 63, u64::MAX, u64::MAX - 1, i64::MAX as u64 + 1] {
+        assert_eq!(errno(client.read(file.node, fh, offset, 10)), libc::EINVAL);
+        assert!(client.write(file.node, fh, offset, b"x").is_err());
+        for whence in [libc::SEEK_DATA, libc::SEEK_HOLE, 0, 1, 2, 99] {
+            let how = abi::LseekIn { fh, offset, whence: whence.cast_unsigned(), padding: 0 };
+            assert_eq!(errno(client.call(Opcode::Lseek, file.node, &[&how.encode()])), libc::EINVAL);
+        }
+        let how = abi::FallocateIn { fh, offset, length: 1, ..Default::default() };
+        assert!(client.call(Opcode::Fallocate, file.node, &[&how.encode()]).is_err());
+        let how = abi::FallocateIn { fh, offset: 0, length: offset, ..Default::default() };
+        assert!(client.call(Opcode::Fallocate, file.node, &[&how.encode()]).is_err());
+        let how = abi::CopyFileRangeIn {
+            fh_in: fh,
+            off_in: offset,
+            nodeid_out: file.node,
+            fh_out: fh,
+            len: 1,
+            ..Default::default()
+        };
+        assert!(client.call(Opcode::CopyFileRange, file.node, &[&how.encode()]).is_err());
+        let change = abi::SetattrIn { valid: abi::fattr::SIZE, size: offset, ..Default::default() };
+        assert_eq!(client.setattr(file.node, change).expect_err("too large"), libc::EINVAL);
+    }
+    let how = abi::CopyFileRangeIn {
+        fh_in: fh,
+        nodeid_out: file.node,
+        fh_out: fh,
+        len: 1,
+        flags: 1 << 40,
+        ..Default::default()
+    };
+    assert_eq!(errno(client.call(Opcode::CopyFileRange, file.node, &[&how.encode()])), libc::EINVAL);
+    assert_eq!(client.read(file.node, fh, 1 << 40, 10).expect("beyond the end"), b"");
+    assert_eq!(client.read(file.node, fh, 3, u32::MAX).expect("all there is"), b"tent");
+    assert_eq!(fs::read(arena.share().join("f")).expect("read"), b"content");
+}
+
+#[test]
+fn only_what_was_said_is_written() {
+    let arena = Arena::new();
+    let client = Client::share(&arena.share());
+    let (file, fh) = client.create(ROOT, "f", libc::O_RDWR, 0o644).expect("create");
+    // The descriptors hold more than `size` says, and more than the header says.
+    let how = abi::WriteIn { fh, size: 4, ..Default::default() }.encode();
+    let answer = client.call(Opcode::Write, file.node, &[&how, b"0123456789"]).expect("write");
+    assert_eq!(abi::WriteOut::decode(&array(&answer, 0)).size, 4);
+    let mut bytes = request(Opcode::Write as u32, file.node, 9, (0, 0), &[&how, b"abcd"]);
+    bytes.extend(b"beyond the header's length");
+    let _ = client.raw(&bytes, 4096, true);
+    assert_eq!(fs::read(arena.share().join("f")).expect("read"), b"abcd");
+    // `size` says more than there is.
+    let how = abi::WriteIn { fh, size: 5, ..Default::default() }.encode();
+    assert_eq!(errno(client.call(Opcode::Write, file.node, &[&how, b"1234"])), libc::EINVAL);
+    assert_eq!(fs::read(arena.share().join("f")).expect("read"), b"abcd");
+}
+
+#[test]
+fn lengths_that_do_not_fit() {
+    let arena = Arena::new();
+    let client = Client::share(&arena.share());
+    let whole = request(Opcode::Lookup as u32, ROOT, 7, (0, 0), &[b"name\0"]);
+    // A header that is cut off has no reply; a request that is cut off has an error.
+    for length in 0..whole.len() {
+        let (_, reply) = client.raw(&whole[..length], 4096, true);
+        match length {
+            0..40 => assert!(reply.is_empty(), "{length}"),
+            _ => assert_eq!(support::parse(&reply, 7), Err(libc::EINVAL), "{length}"),
+        }
+    }
+    for len in [0, 1, 39, 46, 1000, u32::MAX] {
+        let mut bytes = whole.clone();
+        bytes[..4].copy_from_slice(&len.to_le_bytes());
+        assert_eq!(support::parse(&client.raw(&bytes, 4096, true).1, 7), Err(libc::EINVAL), "{len}");
+    }
+    // Extensions longer than the request.
+    let mut bytes = whole.clone();
+    bytes[36..38].copy_from_slice(&u16::MAX.to_le_bytes());
+    assert_eq!(support::parse(&client.raw(&bytes, 4096, true).1, 7), Err(libc::EINVAL));
+    // No room for a reply, for a part of it, for all of it.
+    for room in 0..=144 {
+        let (_, reply) = client.raw(&request(Opcode::Mkdir as u32, ROOT, 7, (0, 0), &[&[0; 8], b"d\0"]), room, true);
+        assert!(reply.len() <= room);
+        match room {
+            0..16 => assert!(reply.is_empty()),
+            16..144 => assert_eq!(support::parse(&reply, 7), Err(libc::EINVAL), "{room}"),
+            _ => assert!(support::parse(&reply, 7).is_ok()),
+        }
+    }
+    // Unknown operations.
+    for opcode in [0, 7, 19, 53, 4096, u32::MAX] {
+        let (_, reply) = client.raw(&request(opcode, ROOT, 7, (0, 0), &[&[0; 64]]), 4096, true);
+        assert_eq!(support::parse(&reply, 7), Err(libc::ENOSYS));
+    }
+    assert_eq!(errno(client.call(Opcode::Ioctl, ROOT, &[&abi::IoctlIn::default().encode()])), libc::ENOTTY);
+}
+
+#[test]
+fn sessions_have_an_order() {
+    let arena = Arena::new();
+    fs::write(arena.share().join("f"), "x").expect("write");
+    let client = Client::share(&arena.share());
+    let unborn = Client::unborn(client.server.clone());
+    let node = client.lookup(ROOT, "f").expect("there").node;
+    let fh = client.open(node, 0).expect("open").fh;
+    client.call(Opcode::Destroy, 0, &[]).expect("DESTROY");
+    assert_eq!(client.lookup(ROOT, "f").expect_err("no session"), libc::EIO);
+    assert_eq!(client.server.file_system().in_use(), (0, 0));
+    unborn.init();
+    assert_eq!(client.getattr(node).expect_err("another life"), libc::ESTALE);
+    assert_eq!(errno(client.read(node, fh, 0, 1)), libc::EBADF);
+    client.lookup(ROOT, "f").expect("there");
+    // INIT again without DESTROY: the client has rebooted.
+    unborn.init();
+    assert_eq!(client.server.file_system().in_use(), (0, 0));
+    let init = |major, minor| {
+        let init = abi::InitIn { major, minor, ..Default::default() };
+        client.call(Opcode::Init, 0, &[&init.encode()]).map(|out| abi::InitOut::decode(&array(&out, 0)))
+    };
+    assert_eq!(init(6, 99).expect_err("too old"), libc::EPROTO);
+    assert_eq!(init(7, 10).expect_err("too old"), libc::EPROTO);
+    assert_eq!(init(8, 0).expect("which version").major, 7);
+    let out = init(7, 45).expect("newer");
+    assert_eq!((out.minor, out.max_write, out.max_pages), (abi::MINOR, 1 << 20, 0x100));
+}
+
+#[test]
+fn locks_of_owners_that_are_made_up_end() {
+    let arena = Arena::new();
+    let share = PassthroughFs::builder(arena.share()).max_files(64).build().expect("a share");
+    let client = Client::new(share);
+    let (file, fh) = client.create(ROOT, "f", libc::O_RDWR, 0o644).expect("create");
+    let mut granted = 0;
+    for owner in 0..1000 {
+        granted += usize::from(client.setlk(file.node, fh, owner, 0, (owner, owner), false).is_ok());
+    }
+    assert_eq!(granted, 8, "an eighth of the files");
+    assert_eq!(errno(client.setlk(file.node, fh, 0, 1, (0, 5), false)), libc::EAGAIN, "others hold it");
+    client.setlk(file.node, fh, 0, 2, (0, i64::MAX as u64), false).expect("unlock");
+    for (kind, start, end) in [(3, 0, 1), (u32::MAX, 0, 1), (0, 5, 4), (1, 0, u64::MAX), (1, u64::MAX, u64::MAX)] {
+        assert_eq!(errno(client.setlk(file.node, fh, 1, kind, (start, end), false)), libc::EINVAL);
+    }
+    // FLUSH ends the locks of an owner, and makes room for another's.
+    let flush = abi::FlushIn { fh, lock_owner: 1, ..Default::default() };
+    client.call(Opcode::Flush, file.node, &[&flush.encode()]).expect("FLUSH");
+    client.setlk(file.node, fh, 77, 0, (0, 5), false).expect("room again");
+    let answer = client.call(Opcode::Getlk, file.node, &[&lock(fh, 5, 1, (0, 100), false)]).expect("GETLK");
+    let found = abi::FileLock::decode(&array(&answer, 0));
+    assert_eq!((found.kind, found.pid), (0, 0), "a shared lock of somebody");
+}
+
+#[test]
+fn an_interrupted_lock_gives_up() {
+    let arena = Arena::new();
+    let client = Client::share(&arena.share());
+    let (file, fh) = client.create(ROOT, "f", libc::O_RDWR, 0o644).expect("create");
+    client.setlk(file.node, fh, 1, 1, (0, 9), false).expect("held");
+    let bytes = request(Opcode::Setlkw as u32, file.node, 501, (0, 0), &[&lock(fh, 2, 1, (0, 9), false)]);
+    let (handled, reply) = client.raw(&bytes, 4096, true);
+    assert_eq!((handled, reply.len()), (krun_virtio_fs::Handled::Wait, 0));
+    let interrupt = abi::InterruptIn { unique: 501 }.encode();
+    let _ = client.raw(&request(Opcode::Interrupt as u32, 0, 503, (0, 0), &[&interrupt]), 4096, true);
+    assert_eq!(support::parse(&client.raw(&bytes, 4096, true).1, 501), Err(libc::EINTR));
+    assert_eq!(client.raw(&bytes, 4096, true).0, krun_virtio_fs::Handled::Wait, "one interrupt, one answer");
+    client.setlk(file.node, fh, 1, 2, (0, 9), false).expect("unlock");
+    assert_eq!(support::parse(&client.raw(&bytes, 4096, true).1, 501), Ok(vec![]));
+}
+
+#[test]
+fn exhaustion_is_an_error_and_passes() {
+    let arena = Arena::new();
+    for i in 0..40 {
+        fs::write(arena.share().join(format!("{i}")), "").expect("write");
+    }
+    let share = PassthroughFs::builder(arena.share()).max_files(20).build().expect("a share");
+    let client = Client::new(share);
+    // A listing still has all names; those that cannot be known have no node.
+    let listed = client.list(ROOT, 4096, true);
+    assert_eq!(listed.len(), 42);
+    assert_eq!(listed.iter().filter(|l| l.node != 0).count(), 20);
+    let unknown = listed.iter().find(|l| l.node == 0 && l.name != "." && l.name != "..").expect("one of them");
+    assert_eq!(client.lookup(ROOT, &unknown.name).expect_err("full"), libc::ENFILE);
+    let known = listed.iter().find(|l| l.node != 0).expect("one of them").node;
+    let mut handles = Vec::new();
+    let error = loop {
+        match client.open(known, 0) {
+            Ok(open) => handles.push(open.fh),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((error, handles.len()), (libc::ENFILE, 5));
+    handles.into_iter().for_each(|fh| drop(client.release(known, fh)));
+    listed.iter().for_each(|l| client.forget(l.node, 1));
+    client.lookup(ROOT, &unknown.name).expect("room again");
+}
+
+/// Swaps a directory for a link to the outside and back, as fast as it can.
+fn swap(share: &Path, outside: &Path, stop: &AtomicBool) {
+    symlink(outside, share.join("trap")).expect("symlink");
+    let flags = rustix::fs::RenameFlags::EXCHANGE;
+    while !stop.load(Ordering::Relaxed) {
+        let (dir, trap) = (share.join("dir"), share.join("trap"));
+        let _ = rustix::fs::renameat_with(rustix::fs::CWD, &dir, rustix::fs::CWD, &trap, flags);
+    }
+}
+
+#[test]
+fn a_directory_that_turns_into_a_link_leads_nowhere() {
+    let arena = Arena::new();
+    fs::create_dir(arena.share().join("dir")).expect("mkdir");
+    fs::write(arena.share().join("dir/inside"), "inside").expect("write");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let swapper = std::thread::Builder::new();
+        let (share, outside, stop_ref) = (arena.share(), arena.outside(), &stop);
+        let swapper = swapper.spawn_scoped(scope, move || swap(&share, &outside, stop_ref)).expect("a thread");
+        let client = Client::share(&arena.share());
+        let (mut dirs, mut links) = (0, 0);
+        let end = Instant::now() + Duration::from_secs(2);
+        while Instant::now() < end {
+            let Ok(found) = client.lookup(ROOT, "dir") else { continue };
+            if found.attr.mode & libc::S_IFMT == libc::S_IFLNK {
+                links += 1
+            } else {
+                dirs += 1
+            }
+            // Whatever it was: what is found in it is never the outside.
+            assert!(client.lookup(found.node, "secret").is_err());
+            if let Ok(file) = client.lookup(found.node, "inside") {
+                let fh = client.open(file.node, libc::O_RDONLY).expect("open").fh;
+                assert_eq!(client.read(file.node, fh, 0, 100).expect("read"), b"inside");
+                client.release(file.node, fh).expect("release");
+                client.forget(file.node, 1);
+            }
+            if let Ok((made, fh)) = client.create(found.node, "made", libc::O_RDWR, 0o644) {
+                client.write(made.node, fh, 0, b"x").expect("write");
+                let _ = client.rename((found.node, "made"), (found.node, "renamed"), 0);
+                client.release(made.node, fh).expect("release");
+                client.forget(made.node, 1);
+            }
+            let _ = client.unlink(found.node, "secret");
+            let _ = client.unlink(found.node, "renamed");
+            let _ = client.rename((found.node, "secret"), (ROOT, "stolen"), 0);
+            let _ = client.mkdir(found.node, "d", 0o755).map(|d| client.forget(d.node, 1));
+            let _ = client.rmdir(found.node, "d");
+            client.forget(found.node, 1);
+        }
+        stop.store(true, Ordering::Relaxed);
+        swapper.join().expect("joins");
+        assert!(dirs > 10 && links > 10, "both were met: {dirs} {links}");
+    });
+    assert!(!arena.share().join("stolen").exists());
+    arena.check();
+}
+
+#[test]
+fn a_directory_that_was_moved_out_stays_a_dead_end_upwards() {
+    let arena = Arena::new();
+    fs::create_dir_all(arena.share().join("a/b")).expect("mkdir");
+    let client = Client::share(&arena.share());
+    let b = client.walk("a/b").expect("there").node;
+    fs::rename(arena.share().join("a/b"), arena.outside().join("b")).expect("move");
+    // The client keeps what it knows; from there it finds no way to what lies around.
+    assert!(client.lookup(b, "..").is_err());
+    let listed = client.list(b, 4096, true);
+    assert!(listed.iter().all(|l| l.node == 0), "dots are not looked up: {listed:?}");
+    fs::remove_dir(arena.outside().join("b")).expect("rmdir");
+    arena.check();
+}
+
+#[test]
+fn mounts_are_crossed_only_when_asked() {
+    if !support::is_root() {
+        eprintln!("SKIPPED: mounting needs root");
+        return;
+    }
+    let arena = Arena::new();
+    for dir in ["tmpfs", "proc"] {
+        fs::create_dir(arena.share().join(dir)).expect("mkdir");
+        if rustix::mount::mount("none", arena.share().join(dir), dir, rustix::mount::MountFlags::empty(), None).is_err()
+        {
+            eprintln!("SKIPPED: cannot mount {dir} here");
+            return;
+        }
+    }
+    struct Unmount<'a>(&'a Arena);
+    impl Drop for Unmount<'_> {
+        fn drop(&mut self) {
+            for dir in ["tmpfs", "proc"] {
+                let _ = rustix::mount::unmount(self.0.share().join(dir), rustix::mount::UnmountFlags::DETACH);
+            }
+        }
+    }
+    let unmount = Unmount(&arena);
+    fs::write(arena.share().join("tmpfs/f"), "mounted").expect("write");
+    let stay = Client::share(&arena.share());
+    assert_eq!(stay.lookup(ROOT, "tmpfs").expect_err("a mount"), libc::EXDEV);
+    assert!(stay.list(ROOT, 4096, true).iter().any(|l| l.name == "tmpfs" && l.node == 0), "the name is there");
+    for mounts in [MountPoints::Cross, MountPoints::Announce] {
+        let share = PassthroughFs::builder(arena.share()).mount_points(mounts).build().expect("a share");
+        let client = Client::new(share);
+        let dir = client.lookup(ROOT, "tmpfs").expect("a mount");
+        assert_eq!(dir.attr.flags & abi::ATTR_SUBMOUNT != 0, mounts == MountPoints::Announce);
+        assert_eq!(client.content("tmpfs/f").expect("read"), b"mounted");
+        let ino = fs::metadata(arena.share().join("tmpfs")).expect("stat").ino();
+        assert_eq!(dir.attr.ino == ino, mounts == MountPoints::Announce, "one device, distinct numbers");
+        // Never into procfs: its files are this process.
+        assert_eq!(client.lookup(ROOT, "proc").expect_err("procfs"), libc::EXDEV);
+    }
+    let error = PassthroughFs::builder("/proc/self").build().err();
+    assert!(matches!(error, Some(Error::RootOnProc { .. })), "{error:?}");
+    drop(unmount);
+}
+
+#[test]
+fn what_cannot_be_shared_is_said() {
+    let arena = Arena::new();
+    let secret = arena.outside().join("secret");
+    let error = PassthroughFs::builder(&secret).build().expect_err("a file");
+    assert!(error.to_string().contains("secret"), "{error}");
+    let error = PassthroughFs::builder(arena.share().join("missing")).build().expect_err("missing");
+    assert!(matches!(error, Error::OpenRoot { .. }));
+    let dir = fs::File::open(arena.share()).expect("open");
+    Client::new(PassthroughFs::builder_fd(dir.into()).build().expect("a share")).getattr(ROOT).expect("works");
+}
+
+#[test]
+fn ids_that_exist_nowhere_make_no_files() {
+    let arena = Arena::new();
+    fs::set_permissions(arena.share(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    let mut client = Client::share(&arena.share());
+    for (uid, gid) in [(u32::MAX, 0), (0, u32::MAX)] {
+        (client.uid, client.gid) = (uid, gid);
+        assert_eq!(client.mkdir(ROOT, "d", 0o755).expect_err("nobody"), libc::EOVERFLOW);
+        assert!(client.create(ROOT, "f", libc::O_RDWR, 0o644).is_err());
+        assert!(client.symlink(ROOT, "l", "t").is_err());
+        assert!(client.mknod(ROOT, "n", libc::S_IFREG, 0).is_err());
+    }
+    assert_eq!(client.names(ROOT), [".", ".."]);
+}
+
+#[test]
+fn values_of_any_size_are_bounded() {
+    let arena = Arena::new();
+    let client = Client::share(&arena.share());
+    let get =
+        |size| client.call(Opcode::Getxattr, ROOT, &[&abi::GetxattrIn { size, padding: 0 }.encode(), &name("user.x")]);
+    for size in [1, 65536, u32::MAX] {
+        assert_eq!(errno(get(size)), libc::ENODATA, "{size}");
+    }
+    let set = |size, value: &[u8]| {
+        let how = abi::SetxattrIn { size, ..Default::default() }.encode();
+        client.call(Opcode::Setxattr, ROOT, &[&how, b"user.x\0", value])
+    };
+    assert_eq!(errno(set(u32::MAX, b"x")), libc::E2BIG);
+    assert_eq!(errno(set(65537, &[0; 65537])), libc::E2BIG);
+    assert_eq!(errno(set(5, b"four")), libc::EINVAL);
+    set(4, b"four and more").expect("four");
+    assert_eq!(get(100).expect("get"), b"four");
+    assert_eq!(errno(get(3)), libc::ERANGE);
+    let how = abi::SetxattrIn { size: 0, ..Default::default() }.encode();
+    assert!(client.call(Opcode::Setxattr, ROOT, &[&how, b"\0"]).is_err(), "no name");
+    assert!(client.call(Opcode::Setxattr, ROOT, &[&how, b"user.y"]).is_err(), "no NUL");
+}
