@@ -6,7 +6,6 @@ pub mod control;
 mod device;
 mod endpoint;
 mod error;
-mod gather;
 mod handle;
 mod host_fd;
 mod interest;

@@ -1,10 +1,9 @@
 //! From the host to the guest: one port's input and its receive queue.
 
 use crate::Input;
-use crate::gather::Scatter;
 use crate::interest::Interest;
 use crate::transmit::Turn;
-use krun_virtio::{Chain, Iov, Ready, VirtQueue, Watch};
+use krun_virtio::{Chain, Iov, Ready, VirtQueue, Watch, scatter};
 use std::io;
 use std::sync::Arc;
 
@@ -123,7 +122,7 @@ impl Receiver {
 
     fn read_chains(&mut self) -> io::Result<usize> {
         let Some(input) = &mut self.input else { return Ok(0) };
-        input.read(&mut Scatter::new(&mut self.chains, &mut self.scratch))
+        scatter(&mut self.chains, 0, &mut self.scratch, |sink| input.read(sink).map(|_| sink.written()))
     }
 
     /// Gives the chains that hold bytes to the guest and keeps the others for the next call.

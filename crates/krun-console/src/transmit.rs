@@ -2,10 +2,9 @@
 
 use crate::Output;
 use crate::backlog::Backlog;
-use crate::gather::Gather;
 use crate::interest::Interest;
 use crate::tail::Tail;
-use krun_virtio::{Chain, Iov, Ready, Source, VirtQueue, Watch};
+use krun_virtio::{Chain, Iov, Ready, Source, VirtQueue, Watch, gather};
 use std::io;
 use std::sync::Arc;
 
@@ -175,10 +174,11 @@ impl Transmitter {
 
     fn write_chains(&mut self) -> io::Result<usize> {
         let Some(output) = &mut self.output else { return Ok(0) };
-        match output.write(&mut Gather::new(&mut self.chains, &mut self.scratch)) {
-            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
-            other => other,
-        }
+        let count = gather(&mut self.chains, &mut self.scratch, |source| {
+            let before = source.remaining();
+            output.write(source).map(|_| before - source.remaining())
+        })?;
+        if count > 0 { Ok(count) } else { Err(io::ErrorKind::WriteZero.into()) }
     }
 
     /// Completes the chains that have been written and puts the others back; a half-written one goes on where it
