@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::executor::{Executor, Running};
 use crate::queue::VirtQueue;
 
-/// How long dropping a device waits for each of its threads.
+/// How long dropping a device waits for each of its threads, unless it is told otherwise.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes of a thread's name that Linux keeps.
@@ -67,13 +67,15 @@ impl Seat {
 /// MMIO, a later PCI and a vhost-user server are this plus a decoder of registers or messages. Queues may be attached
 /// and detached, and the device paused, resumed and reset, any number of times: no chain and no kick is lost by it.
 ///
-/// Dropping it stops its threads. One that does not stop within five seconds (a system call that hangs) is let go.
+/// Dropping it stops its threads. One that does not stop in time (a system call that hangs) is let go, see
+/// [`Hosted::set_patience`].
 pub struct Hosted {
     device: Box<dyn VirtioDevice>,
     name: String,
     executor: Arc<dyn Executor>,
     seats: Vec<Seat>,
     paused: bool,
+    patience: Duration,
 }
 
 impl Hosted {
@@ -99,7 +101,7 @@ impl Hosted {
             queues: task.range(),
             place: Place::Parked(task),
         });
-        Ok(Self { seats: seats.collect(), device, name, executor, paused: false })
+        Ok(Self { seats: seats.collect(), device, name, executor, paused: false, patience: PATIENCE })
     }
 
     /// The face.
@@ -115,6 +117,11 @@ impl Hosted {
     /// What the device is called.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How long dropping this waits for each of its threads. Default: five seconds.
+    pub fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// Whether it was paused and not resumed.
@@ -282,7 +289,7 @@ impl Drop for Hosted {
         }
         for seat in &mut self.seats {
             if let Place::Running(running) = std::mem::replace(&mut seat.place, Place::Lost) {
-                running.shutdown(PATIENCE);
+                running.shutdown(self.patience);
             }
         }
     }

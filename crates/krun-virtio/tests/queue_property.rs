@@ -1,4 +1,10 @@
 //! Random rings, most of them hostile: the queue against a naive model and against virtio-queue's own.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, numbers are small"
+)]
 
 mod common;
 

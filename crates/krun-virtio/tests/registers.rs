@@ -1,4 +1,10 @@
 //! The registers against a model of sections 2.1, 3.1.1 and 4.2.2, and one by one.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, numbers are small"
+)]
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;

@@ -88,6 +88,10 @@ impl Task {
 
     /// Registers the kicks and the worker's own descriptors; serves what already waits.
     pub fn start(&mut self, watch: &mut dyn Watch) {
+        if self.failed {
+            // It panicked in its reset, or before a pause: the driver of now must know.
+            return self.fail("is out of service");
+        }
         let registered = self
             .queues
             .iter()

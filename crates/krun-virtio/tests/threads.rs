@@ -1,0 +1,497 @@
+//! Executors, event loops, and workers that misbehave.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, numbers are small"
+)]
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use krun_virtio::testing::{MockDriver, Request};
+use krun_virtio::{Chain, Context, Executor, Hosted, Ready, Step, Task, ThreadPerWorker, VirtioDevice, Worker};
+
+type Hook<T> = Box<dyn FnMut(&mut Context<'_>) -> T + Send>;
+type IoHook = Box<dyn FnMut(u32, Ready, &mut Context<'_>) + Send>;
+
+/// A worker out of closures.
+#[derive(Default)]
+struct Script {
+    start: Option<Hook<io::Result<()>>>,
+    queue: Option<Hook<()>>,
+    io: Option<IoHook>,
+    quiesce: Option<Hook<()>>,
+    reset: Option<Box<dyn FnMut() + Send>>,
+}
+
+impl Worker for Script {
+    fn start(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        self.start.as_mut().map_or(Ok(()), |f| f(cx))
+    }
+
+    fn queue_event(&mut self, index: u16, cx: &mut Context<'_>) {
+        match &mut self.queue {
+            Some(f) => f(cx),
+            None => {
+                cx.queues.get(index).unwrap().drain(Step::Done);
+            }
+        }
+    }
+
+    fn io_event(&mut self, token: u32, ready: Ready, cx: &mut Context<'_>) {
+        if let Some(f) = &mut self.io {
+            f(token, ready, cx);
+        }
+    }
+
+    fn quiesce(&mut self, cx: &mut Context<'_>) {
+        if let Some(f) = &mut self.quiesce {
+            f(cx);
+        }
+    }
+
+    fn reset(&mut self) {
+        if let Some(f) = &mut self.reset {
+            f();
+        }
+    }
+}
+
+struct Device {
+    name: &'static str,
+    workers: Vec<Script>,
+    sizes: Vec<u16>,
+}
+
+/// A device with one queue for each worker.
+fn device(name: &'static str, workers: Vec<Script>) -> Device {
+    Device { name, sizes: vec![16; workers.len()], workers }
+}
+
+impl VirtioDevice for Device {
+    fn device_type(&self) -> u32 {
+        1
+    }
+
+    fn name(&self) -> String {
+        self.name.into()
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &self.sizes
+    }
+
+    fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+
+    fn tasks(&mut self) -> Vec<Task> {
+        (0u16..).zip(self.workers.drain(..)).map(|(i, worker)| Task::new(i..i + 1, worker)).collect()
+    }
+}
+
+fn works(driver: &mut MockDriver, queue: u16) {
+    driver.request(queue, b"?", 0);
+}
+
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !condition() {
+        assert!(Instant::now() < end, "never: {what}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_panic_costs_the_guest_its_device_until_the_reset() {
+    let panics = Arc::new(AtomicU32::new(3));
+    let left = panics;
+    let bad = Script {
+        queue: Some(Box::new(move |cx| {
+            let queue = cx.queues.iter().next().unwrap();
+            queue.drain(|chain| {
+                if left.fetch_sub(1, Ordering::Relaxed) == 1 {
+                    panic!("a bug, met by a guest");
+                }
+                Step::Done(chain)
+            });
+        })),
+        ..Script::default()
+    };
+    let mut driver = MockDriver::threaded(device("panics", vec![bad, Script::default()]));
+    works(&mut driver, 0);
+    works(&mut driver, 0);
+    driver.post(0, &Request::new().writable(1));
+    driver.kick(0);
+    eventually("the device needs a reset", || driver.needs_reset());
+    // The other worker goes on, the bad one is left alone, pauses are fine.
+    works(&mut driver, 1);
+    driver.transport().pause();
+    driver.transport().resume().unwrap();
+    works(&mut driver, 1);
+    driver.kick(0);
+    assert_eq!(driver.wait_for(0, Duration::from_millis(50)), None);
+    driver.initialise();
+    assert!(!driver.needs_reset());
+    works(&mut driver, 0);
+    works(&mut driver, 1);
+}
+
+#[test]
+fn a_panic_in_every_call_is_survived() {
+    fn boom<R>() -> R {
+        panic!("boom")
+    }
+    let scripts = [
+        Script { start: Some(Box::new(move |_| boom())), ..Script::default() },
+        Script { quiesce: Some(Box::new(move |_| boom())), ..Script::default() },
+        Script { reset: Some(Box::new(boom)), ..Script::default() },
+    ];
+    // A quiesce that fails is forgiven by the reset that follows it.
+    for (script, needs_reset) in scripts.into_iter().zip([true, false, true]) {
+        let mut driver = MockDriver::new(device("boom", vec![script]));
+        driver.transport().pause();
+        driver.transport().resume().unwrap();
+        driver.initialise();
+        driver.turn();
+        assert_eq!(driver.needs_reset(), needs_reset);
+    }
+}
+
+#[test]
+fn a_worker_that_cannot_start_says_so() {
+    let mut tries = 0;
+    let script = Script {
+        start: Some(Box::new(move |_| {
+            tries += 1;
+            if tries == 1 { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+        })),
+        ..Script::default()
+    };
+    let mut driver = MockDriver::new(device("no-start", vec![script]));
+    assert!(driver.needs_reset());
+    driver.initialise();
+    assert!(!driver.needs_reset());
+    works(&mut driver, 0);
+}
+
+#[test]
+fn threads_have_names_and_are_set_up() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = seen.clone();
+    let executor = ThreadPerWorker::with_setup(move |name| {
+        assert_eq!(std::thread::current().name(), Some(name));
+        log.lock().unwrap().push(name.to_owned());
+        Ok(())
+    });
+    let device = device("a-device-with-a-long-name", vec![Script::default(), Script::default()]);
+    let mut driver = MockDriver::builder(device).executor(Arc::new(executor)).start();
+    works(&mut driver, 1);
+    assert_eq!(*seen.lock().unwrap(), ["a-device-with-0", "a-device-with-1"]);
+}
+
+#[test]
+fn a_thread_that_cannot_be_set_up_runs_nothing() {
+    let allow = Arc::new(AtomicU32::new(0));
+    let allowed = allow.clone();
+    let executor = ThreadPerWorker::with_setup(move |_| match allowed.load(Ordering::Relaxed) {
+        0 => Err(io::ErrorKind::PermissionDenied.into()),
+        _ => Ok(()),
+    });
+    let mut driver =
+        MockDriver::builder(device("sandbox", vec![Script::default()])).executor(Arc::new(executor)).start();
+    assert!(driver.needs_reset());
+    // The worker is unharmed: it runs when it may.
+    allow.store(1, Ordering::Relaxed);
+    driver.initialise();
+    assert!(!driver.needs_reset());
+    works(&mut driver, 0);
+}
+
+#[test]
+fn shutdown_does_not_wait_for_ever() {
+    let (reading, mut end) = UnixStream::pair().unwrap();
+    let (entered, wait) = mpsc::channel();
+    let script = Script {
+        start: Some(Box::new(move |_| {
+            let _ = entered.send(());
+            let _ = (&reading).read(&mut [0]);
+            Ok(())
+        })),
+        ..Script::default()
+    };
+    let mut hosted = Hosted::new(Box::new(device("stuck", vec![script])), Arc::new(ThreadPerWorker::new())).unwrap();
+    let helper = MockDriver::new(device("helper", vec![Script::default()]));
+    let ring = helper.ring(0);
+    let state = krun_virtio::QueueState {
+        max_size: ring.size,
+        size: ring.size,
+        ready: true,
+        desc_table: ring.descriptors,
+        avail_ring: ring.available,
+        used_ring: ring.used,
+        ..Default::default()
+    };
+    let interrupt = helper.transport().interrupt();
+    let kick = helper.transport().kicks()[0].try_clone().unwrap();
+    let queue = krun_virtio::VirtQueue::new(0, state, helper.ram().clone(), kick, interrupt.clone()).unwrap();
+    let session = krun_virtio::Session { features: 0, ram: helper.ram().clone(), interrupt, shared: None };
+    hosted.attach(&session, vec![queue]).unwrap();
+    wait.recv().unwrap();
+    hosted.set_patience(Duration::from_millis(50));
+    let start = Instant::now();
+    drop(hosted);
+    assert!(start.elapsed() < Duration::from_secs(2));
+    // The thread is only let go: when its call returns, it ends.
+    end.write_all(b"x").unwrap();
+}
+
+/// Registers `files` with tokens 0, 1, 2... and counts events of each.
+fn watching(files: Vec<(OwnedFd, Ready)>, counts: Arc<Vec<AtomicUsize>>, limit: usize) -> Script {
+    Script {
+        start: Some(Box::new(move |cx| {
+            (0u32..).zip(&files).try_for_each(|(token, (file, ready))| cx.watch.add(file.as_fd(), token, *ready))
+        })),
+        io: Some(Box::new(move |token, ready, cx| {
+            assert!(!ready.is_none());
+            if counts[token as usize].fetch_add(1, Ordering::Relaxed) + 1 == limit {
+                cx.watch.change(token, Ready::NONE).unwrap();
+            }
+        })),
+        ..Script::default()
+    }
+}
+
+fn counts(n: usize) -> Arc<Vec<AtomicUsize>> {
+    Arc::new((0..n).map(|_| AtomicUsize::new(0)).collect())
+}
+
+fn loads(counts: &[AtomicUsize]) -> Vec<usize> {
+    counts.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+}
+
+#[test]
+fn files_are_always_ready_until_nobody_cares_and_starve_nobody() {
+    let null: OwnedFd = File::options().read(true).write(true).open("/dev/null").unwrap().into();
+    let file: OwnedFd = File::open("/proc/self/exe").unwrap().into();
+    let (pipe, mut other) = UnixStream::pair().unwrap();
+    let seen = counts(3);
+    let files = vec![(null, Ready::OUT), (file, Ready::IN), (pipe.into(), Ready::IN)];
+    let mut driver = MockDriver::new(device("files", vec![watching(files, seen.clone(), 5)]));
+    other.write_all(b"x").unwrap();
+    works(&mut driver, 0);
+    // `turn` comes to rest only because interest was dropped.
+    driver.turn();
+    assert_eq!(loads(&seen), [5, 5, 5]);
+}
+
+#[test]
+fn a_dropped_interest_costs_no_cpu() {
+    let null: OwnedFd = File::options().read(true).write(true).open("/dev/null").unwrap().into();
+    let (pipe, other) = UnixStream::pair().unwrap();
+    let seen = counts(2);
+    // A hang-up is told even to those who asked for nothing, if they are in the epoll set at all.
+    drop(other);
+    let files = vec![(null, Ready::OUT), (pipe.into(), Ready::IN)];
+    let mut driver = MockDriver::threaded(device("idle", vec![watching(files, seen.clone(), 1)]));
+    works(&mut driver, 0);
+    eventually("both were told", || loads(&seen) == [1, 1]);
+    let cpu = || {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let stats = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("stat")).ok());
+        let stat = stats.into_iter().find(|stat| stat.contains("(idle)")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    let before = cpu();
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(cpu() - before <= 5, "ticks of 10 ms");
+    assert_eq!(loads(&seen), [1, 1]);
+}
+
+#[test]
+fn one_open_file_may_be_watched_twice() {
+    let (tty, mut other) = UnixStream::pair().unwrap();
+    let (input, output): (OwnedFd, OwnedFd) = (tty.try_clone().unwrap().into(), tty.into());
+    let seen = counts(3);
+    let again = input.try_clone().unwrap();
+    let files = vec![(input, Ready::IN), (output, Ready::OUT), (again, Ready::IN)];
+    let mut driver = MockDriver::new(device("tty", vec![watching(files, seen.clone(), 1)]));
+    driver.turn();
+    assert_eq!(loads(&seen), [0, 1, 0]);
+    other.write_all(b"x").unwrap();
+    works(&mut driver, 0);
+    assert_eq!(loads(&seen), [1, 1, 1]);
+}
+
+#[test]
+fn tokens_and_descriptors_may_come_and_go() {
+    let (steps, done) = mpsc::channel();
+    let script = Script {
+        start: Some(Box::new(move |cx| {
+            let expect = |what: &str, result: io::Result<()>, kind: Option<io::ErrorKind>| {
+                assert_eq!(result.err().map(|e| e.kind()), kind, "{what}");
+                let _ = steps.send(());
+            };
+            let (a, b) = UnixStream::pair()?;
+            expect("add", cx.watch.add(a.as_fd(), 7, Ready::IN), None);
+            expect("token taken", cx.watch.add(b.as_fd(), 7, Ready::IN), Some(io::ErrorKind::AlreadyExists));
+            expect("token too high", cx.watch.add(b.as_fd(), 1 << 31, Ready::IN), Some(io::ErrorKind::InvalidInput));
+            expect("no such token", cx.watch.change(8, Ready::IN), Some(io::ErrorKind::NotFound));
+            expect("not ours", cx.watch.remove(1 << 31), Some(io::ErrorKind::NotFound));
+            // The worker may close first: the loop has its own.
+            drop(a);
+            expect("change after close", cx.watch.change(7, Ready::OUT), None);
+            b.set_nonblocking(true)?;
+            assert_eq!((&b).read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock, "still open");
+            expect("remove after close", cx.watch.remove(7), None);
+            assert_eq!((&b).read(&mut [0]).unwrap(), 0, "now the peer sees the end");
+            expect("removed", cx.watch.remove(7), Some(io::ErrorKind::NotFound));
+            // The number is used again at once.
+            let (a, _b) = UnixStream::pair()?;
+            expect("again", cx.watch.add(a.as_fd(), 7, Ready::IN | Ready::OUT), None);
+            expect("remove", cx.watch.remove(7), None);
+            Ok(())
+        })),
+        ..Script::default()
+    };
+    let mut driver = MockDriver::new(device("tokens", vec![script]));
+    assert!(!driver.needs_reset());
+    assert_eq!(done.try_iter().count(), 10);
+    works(&mut driver, 0);
+}
+
+#[test]
+fn kicks_during_a_pause_are_served_after_it() {
+    for threads in [false, true] {
+        let builder = MockDriver::builder(device("pause", vec![Script::default()]));
+        let mut driver = if threads { builder.threads().start() } else { builder.start() };
+        driver.transport().pause();
+        driver.post(0, &Request::new().writable(1));
+        driver.kick(0);
+        assert_eq!(driver.wait_for(0, Duration::from_millis(20)), None);
+        driver.transport().resume().unwrap();
+        driver.wait(0);
+        // Paused before it ever ran: it waits for the resume as well.
+        driver.transport().pause();
+        driver.initialise();
+        driver.post(0, &Request::new().writable(1));
+        driver.kick(0);
+        assert_eq!(driver.wait_for(0, Duration::from_millis(20)), None);
+        driver.transport().resume().unwrap();
+        driver.wait(0);
+    }
+}
+
+#[test]
+fn a_reset_waits_for_chains_on_a_pool() {
+    // Each chain goes to a "pool" that completes it 30 ms later; quiesce collects them.
+    let (give, take) = mpsc::channel::<Chain>();
+    let (give_back, collect) = mpsc::channel::<Chain>();
+    let pool = std::thread::Builder::new().name("pool".into()).spawn(move || {
+        for chain in take {
+            std::thread::sleep(Duration::from_millis(30));
+            if give_back.send(chain).is_err() {
+                break;
+            }
+        }
+    });
+    let sent = Arc::new(AtomicUsize::new(0));
+    let count = sent.clone();
+    let script = Script {
+        queue: Some(Box::new(move |cx| {
+            cx.queues.iter().next().unwrap().drain(|chain| {
+                count.fetch_add(1, Ordering::Relaxed);
+                give.send(chain).unwrap();
+                Step::Kept
+            });
+        })),
+        quiesce: Some(Box::new(move |cx| {
+            let queue = cx.queues.iter().next().unwrap();
+            while queue.in_flight() > 0 {
+                let chain = collect.recv().unwrap();
+                queue.complete(chain);
+            }
+        })),
+        ..Script::default()
+    };
+    let mut driver = MockDriver::threaded(device("pooled", vec![script]));
+    for round in 0..3 {
+        for _ in 0..3 {
+            driver.post(0, &Request::new().writable(8));
+        }
+        driver.kick(0);
+        eventually("they are with the pool", || sent.load(Ordering::Relaxed) == 3 * (round + 1));
+        driver.transport().pause();
+        assert_eq!(driver.used_index(0), 3, "a pause publishes what it collected");
+        driver.transport().resume().unwrap();
+        driver.initialise();
+    }
+    assert!(!driver.needs_reset());
+    drop(driver);
+    pool.unwrap().join().unwrap();
+}
+
+#[test]
+fn a_worker_may_answer_on_another_queue() {
+    struct Crossing;
+    impl Worker for Crossing {
+        fn queue_event(&mut self, _index: u16, cx: &mut Context<'_>) {
+            assert!(matches!(cx.queues.both(4, 0), [None, Some(_)]));
+            assert!(matches!(cx.queues.both(1, 1), [Some(_), None]));
+            let [Some(from), Some(to)] = cx.queues.both(0, 1) else { return };
+            from.drain(|question| {
+                let Some(mut answer) = to.pop() else { return Step::Stop(question) };
+                krun_virtio::Sink::write(&mut answer.writer(), b"answer").unwrap();
+                to.complete(answer);
+                Step::Done(question)
+            });
+            to.flush();
+        }
+    }
+    struct Two;
+    impl VirtioDevice for Two {
+        fn device_type(&self) -> u32 {
+            1
+        }
+        fn features(&self) -> u64 {
+            0
+        }
+        fn queue_sizes(&self) -> &[u16] {
+            &[4, 4]
+        }
+        fn read_config(&self, _offset: u64, _data: &mut [u8]) {}
+        fn tasks(&mut self) -> Vec<Task> {
+            vec![Task::new(0..2, Crossing)]
+        }
+    }
+    let mut driver = MockDriver::new(Two);
+    driver.post(0, &Request::new().readable(b"question"));
+    driver.kick(0);
+    assert_eq!(driver.wait_for(0, Duration::ZERO), None);
+    assert_eq!(driver.request(1, b"", 32), b"answer");
+    driver.wait(0);
+}
+
+#[test]
+fn executors_give_back_what_they_cannot_start() {
+    struct Never;
+    impl Executor for Never {
+        fn start(&self, _: &str, task: Task) -> Result<Box<dyn krun_virtio::Running>, krun_virtio::NotStarted> {
+            Err(krun_virtio::NotStarted { task: Box::new(task), source: io::ErrorKind::OutOfMemory.into() })
+        }
+    }
+    let driver = MockDriver::builder(device("never", vec![Script::default()])).executor(Arc::new(Never)).start();
+    assert!(driver.needs_reset());
+    driver.transport().pause();
+    let error = driver.transport().resume().unwrap_err();
+    assert!(matches!(&error, krun_virtio::Error::Start { worker, .. } if worker == "never"));
+}
