@@ -11,6 +11,9 @@ pub(crate) const ROOT_TAG: &str = "/dev/root";
 const MAX_TAG: usize = 36;
 
 /// A directory of the host as the guest's root file system.
+///
+/// Each file that the guest's kernel remembers costs this process a file descriptor. A program that shares large trees
+/// should raise its soft limit (`RLIMIT_NOFILE`) to the hard one before it builds a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     pub(crate) path: PathBuf,

@@ -148,7 +148,7 @@ impl Screen {
             let second = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };
             if rustix::event::poll(&mut fds, Some(&second)).unwrap() > 0 {
                 let mut bytes = [0; 1024];
-                let count = self.master.read(&mut bytes).unwrap();
+                let count = self.master.read(&mut bytes).unwrap_or_else(|error| panic!("{error}: {:?}", self.text));
                 self.text += &String::from_utf8_lossy(&bytes[..count]);
             }
         }

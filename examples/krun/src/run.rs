@@ -6,6 +6,7 @@ use std::path::Path;
 
 use krun_builder::{Command, ExitStatus, Root, RunningVm, Vm, VmBuilder};
 use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::args::{self, RunOptions};
 use crate::failure::{Failure, say};
@@ -18,6 +19,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 
 /// Runs the command; the code is the command's.
 pub(crate) fn run(options: RunOptions) -> Result<u8, Failure> {
+    raise_descriptor_limit();
     // Before the VM starts its threads: they inherit the mask.
     let signals = Signals::take().map_err(|source| Failure::Host { action: "receive signals", source })?;
     let with_terminal = terminal::wanted();
@@ -36,6 +38,15 @@ pub(crate) fn run(options: RunOptions) -> Result<u8, Failure> {
     // The messages below are for a terminal as it was.
     drop(raw);
     report(status)
+}
+
+/// As many open files as this process may have: the guest's kernel remembers files, and each of them is a descriptor
+/// here.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "cannot raise the limit on open files");
+    }
 }
 
 /// The code for a shell, or the failure of a VM whose command has none.

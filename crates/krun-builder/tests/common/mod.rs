@@ -63,8 +63,17 @@ pub(crate) struct Running {
     stderr: File,
 }
 
+/// Lets this process have as many open files as it may: a guest's file system remembers one for each file it knows.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
 /// Starts a command.
 pub(crate) fn start(builder: VmBuilder, command: Command) -> Running {
+    raise_descriptor_limit();
     let (stdout, stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let builder = builder.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
     Running { vm: builder.command(command).build().unwrap().start().unwrap(), stdout, stderr }
