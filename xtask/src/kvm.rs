@@ -7,7 +7,7 @@ pub(crate) fn unusable() -> Option<String> {
     match probe_real_code() {
         Ok(Probe::RealCode) => None,
         // It opens and answers every question, and yet no kernel would get through its boot.
-        Ok(Probe::EmulatesOnly(evidence)) => Some(format!("this computer's KVM runs no real guests: {evidence}")),
-        Err(error) => Some(format!("this computer has no usable KVM: {error}")),
+        Ok(Probe::EmulatesOnly(_)) => Some("KVM here runs no real guests (it only emulates instructions)".to_owned()),
+        Err(error) => Some(format!("there is no usable KVM here: {error}")),
     }
 }

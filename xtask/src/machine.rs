@@ -29,6 +29,7 @@ use self::image::Bootable;
 use self::intel::{Terminal, UntilHangUp};
 use self::protocol::{Command, End, INPUT_WINDOW, Reply, Request, receive, send};
 use crate::process::last_lines;
+use crate::progress::say;
 
 /// How long a machine that was told to kill a command, or to switch off, may take to obey.
 const GRACE: Duration = Duration::from_secs(30);
@@ -81,8 +82,17 @@ impl std::fmt::Debug for Requests {
 impl Machine {
     /// Boots `image` and waits up to `limit` until it is up. The console's log goes to the file `console`.
     ///
+    /// An emulated machine on a busy computer sometimes fails to start: it is tried twice, and says so.
+    ///
     /// The calling thread owns the machine: when it ends, the machine is killed.
     pub(crate) fn boot(image: &Bootable, console: &Path, limit: Duration) -> Result<Self> {
+        Self::boot_once(image, console, limit).or_else(|error| {
+            say(format!("{error:#}; trying once more"));
+            Self::boot_once(image, console, limit)
+        })
+    }
+
+    fn boot_once(image: &Bootable, console: &Path, limit: Duration) -> Result<Self> {
         let start = Instant::now();
         if let Some(directory) = console.parent() {
             fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))?;

@@ -4,10 +4,14 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cargo_metadata::MetadataCommand;
 use tempfile::TempDir;
+
+/// How long logs of failed runs, and what killed ones left, are kept.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// The checked-out workspace and its target directory.
 #[derive(Debug, Clone)]
@@ -49,6 +53,7 @@ impl Workspace {
     pub(crate) fn new_scratch(&self, name: &str) -> Result<Scratch> {
         let parent = self.target.join("machines");
         fs::create_dir_all(&parent).with_context(|| format!("cannot create {}", parent.display()))?;
+        sweep(&parent);
         let directory = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(&parent)?;
         Ok(Scratch { directory, parent })
     }
@@ -60,6 +65,18 @@ impl Workspace {
         let mut command = Command::new(cargo);
         command.current_dir(&self.root);
         command
+    }
+}
+
+/// Removes what is a day old: whoever was killed left it, and nobody looked at it.
+fn sweep(parent: &Path) {
+    let is_old = |entry: &fs::DirEntry| {
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        modified.is_ok_and(|modified| modified.elapsed().is_ok_and(|age| age > KEPT))
+    };
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten().filter(is_old) {
+        // What cannot be removed is in nobody's way.
+        let _ = fs::remove_dir_all(entry.path()).or_else(|_| fs::remove_file(entry.path()));
     }
 }
 

@@ -21,8 +21,6 @@ use crate::workspace::{Scratch, Workspace};
 
 /// How often a test may be repeated because the machine it ran in broke.
 const REPEATS: u32 = 2;
-/// How often a machine may fail to come up before its tests are given up.
-const BOOTS: u32 = 2;
 /// A test's output is kept up to here.
 const MAX_OUTPUT: usize = 1 << 20;
 
@@ -110,7 +108,6 @@ impl Session<'_> {
         };
         let Some(image) = &pool.image else { return };
         let place = format!("{}-{lane}", make.name());
-        let mut failed_boots = 0;
         let mut machines = 0;
         while pool.count() > 0 {
             machines += 1;
@@ -120,10 +117,6 @@ impl Session<'_> {
                 Ok(machine) => {
                     print(&format!("{place:8} up after {:.1} s", start.elapsed().as_secs_f64()));
                     self.work_in(machine, make, &place, pool);
-                }
-                Err(error) if failed_boots + 1 < BOOTS => {
-                    failed_boots += 1;
-                    self.report.note(format!("{place}: {error:#}; trying once more"));
                 }
                 Err(error) => {
                     let console = self.scratch.keep_file(&console);
