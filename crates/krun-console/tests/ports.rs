@@ -420,7 +420,10 @@ fn garbage_is_harmless() {
             let [i0, i1, i2, i3] = id.to_le_bytes();
             let bytes = [i0, i1, i2, i3, event as u8, 0, 1, 0];
             for message in [&bytes[..], &bytes[..3], &bytes[..0], &[&bytes[..], &[0; 5000]].concat()] {
-                guest.driver.submit(Role::ControlTransmit.queue(), &Request::new().readable(message).pieces(1 + message.len() / 3));
+                guest.driver.submit(
+                    Role::ControlTransmit.queue(),
+                    &Request::new().readable(message).pieces(1 + message.len() / 3),
+                );
             }
         }
     }

@@ -45,8 +45,7 @@ fn a_console_goes_on_elsewhere() {
     guest.driver.transport().pause();
     let state = guest.driver.transport().save().unwrap();
     let inline = Inline::new();
-    let transport =
-        MmioTransport::new(Box::new(again), Arc::new(inline.clone()), guest.driver.ram().clone()).unwrap();
+    let transport = MmioTransport::new(Box::new(again), Arc::new(inline.clone()), guest.driver.ram().clone()).unwrap();
     transport.pause();
     transport.restore(&state).unwrap();
     transport.resume().unwrap();

@@ -44,8 +44,7 @@ impl Guest {
 
     pub fn boot(builder: MockDriverBuilder) -> Self {
         let driver = builder.build();
-        let mut guest =
-            Self { driver, ports: BTreeMap::new(), removed: Vec::new(), posted: HashMap::new(), heard: 0 };
+        let mut guest = Self { driver, ports: BTreeMap::new(), removed: Vec::new(), posted: HashMap::new(), heard: 0 };
         guest.initialise();
         guest
     }

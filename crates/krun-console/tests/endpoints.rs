@@ -1,0 +1,102 @@
+//! Ends of ports that are objects of the program.
+
+mod guest;
+
+use guest::{Guest, pattern};
+use krun_console::{Console, Input, Output, Port, Side};
+use krun_virtio::{Sink, Source};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex};
+
+/// Gives its bytes a few at a time. It has no descriptor, so it is always ready.
+struct Giver(Vec<u8>);
+
+impl Input for Giver {
+    fn read(&mut self, into: &mut dyn Sink) -> io::Result<usize> {
+        let count = self.0.len().min(into.remaining()).min(10_000);
+        let piece: Vec<u8> = self.0.drain(..count).collect();
+        into.write(&piece).map_err(|_| io::ErrorKind::InvalidData)?;
+        Ok(count)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// Keeps what it is given, a few bytes at a time.
+#[derive(Clone, Default)]
+struct Taker(Arc<Mutex<Vec<u8>>>);
+
+impl Output for Taker {
+    fn write(&mut self, from: &mut dyn Source) -> io::Result<usize> {
+        let mut piece = vec![0; from.remaining().min(777)];
+        from.read(&mut piece).map_err(|_| io::ErrorKind::InvalidData)?;
+        self.0.lock().unwrap().extend(&piece);
+        Ok(piece.len())
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// Says that it is not ready, without a way to find out when it is.
+struct Useless;
+
+impl Input for Useless {
+    fn read(&mut self, _into: &mut dyn Sink) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Output for Useless {
+    fn write(&mut self, _from: &mut dyn Source) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+#[test]
+fn objects_without_descriptors() {
+    let (data, taker) = (pattern(3_000_000, 4), Taker::default());
+    let console = Console::new(vec![
+        Port::console().output(taker.clone()),
+        Port::named("both").input(Giver(data.clone())).output(taker.clone()),
+    ]);
+    let mut guest = Guest::new(console.unwrap());
+    guest.write(0, b"text");
+    guest.open(1);
+    let mut got = Vec::new();
+    while got.len() < data.len() {
+        let new = guest.read(1);
+        assert!(!new.is_empty());
+        got.extend(new);
+    }
+    assert!(got == data);
+    guest.write(1, &data[..20_000]);
+    assert_eq!(guest.taken(1), 1);
+    let taken = taker.0.lock().unwrap();
+    assert!(taken[..4] == *b"text" && taken[4..] == data[..20_000]);
+}
+
+#[test]
+fn ends_that_could_never_go_on_are_given_up() {
+    let console = Console::new(vec![Port::console(), Port::named("x").input(Useless).output(Useless)]).unwrap();
+    let handle = console.handle();
+    let mut guest = Guest::new(console);
+    guest.open(1);
+    guest.write(1, b"data");
+    assert_eq!(guest.taken(1), 1);
+    let status = handle.status(1).unwrap();
+    assert!(matches!((status.input, status.output), (Side::Failed(_), Side::Failed(_))));
+    assert_eq!(status.lost, 4);
+}
