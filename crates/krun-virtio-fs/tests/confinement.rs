@@ -1,4 +1,12 @@
 //! A hostile client against a share: whatever it sends, nothing outside is opened, read or changed.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stderr,
+    reason = "a test fails loudly, and numbers are made up"
+)]
 
 mod support;
 

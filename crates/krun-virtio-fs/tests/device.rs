@@ -1,4 +1,12 @@
 //! The device through its real registers and rings.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stderr,
+    reason = "a test fails loudly, and numbers are made up"
+)]
 
 mod support;
 

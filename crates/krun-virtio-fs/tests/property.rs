@@ -1,4 +1,12 @@
 //! Whatever a request's bytes are: no panic, a reply or none, never more than there is room for.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stderr,
+    reason = "a test fails loudly, and numbers are made up"
+)]
 
 mod support;
 

@@ -1,6 +1,14 @@
 //! A real kernel as the client: the server behind `/dev/fuse`, mounted, used by ordinary programs.
 //!
 //! Needs root and `/dev/fuse`. Where they are missing, each test says so and passes.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::print_stderr,
+    reason = "a test fails loudly, and numbers are made up"
+)]
 
 mod mount;
 
