@@ -65,11 +65,13 @@ pub(crate) extern "C" fn main() -> ! {
     };
     let ended = match started {
         Ok((pid, stdio)) => supervise(&kernel, &mut channel, children, pid, stdio),
-        Err(failure) => channel.forward(failure.bytes()),
+        Err(failure) => channel.forward(failure.bytes()).map(|()| Alive::Yes),
     };
     sys::sync();
     match ended {
-        Ok(()) => sys::power_off(),
+        Ok(Alive::Yes) => sys::power_off(),
+        Ok(Alive::HungUp) => console::give_up("the host closed the control channel", None),
+        Ok(Alive::Malformed) => console::give_up("the host does not speak the control protocol", None),
         Err(errno) => console::give_up("cannot serve the workload", Some(errno)),
     }
 }
@@ -155,7 +157,7 @@ fn terminal_size(fields: &Fields<'_>) -> Option<Resize> {
     fields.iter().fold(None, |size, field| if let Field::Terminal(other) = field { Some(other) } else { size })
 }
 
-fn supervise(kernel: &Kernel, channel: &mut Channel, children: Fd, pid: i32, stdio: Stdio) -> sys::Result<()> {
+fn supervise(kernel: &Kernel, channel: &mut Channel, children: Fd, pid: i32, stdio: Stdio) -> sys::Result<Alive> {
     channel.send(&ToHost::Started(Started { pid: pid.cast_unsigned() }))?;
     Supervisor { kernel, channel, children, stdio, pid }.run()
 }

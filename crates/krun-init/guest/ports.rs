@@ -2,29 +2,33 @@
 
 use core::ffi::CStr;
 
-use crate::sys::{self, Base, Errno, Fd, Result, Wait};
+use crate::sys::{self, Base, Deadline, Errno, Fd, Result, Wait};
 use crate::text::Text;
 
 /// The longest a port is waited for: the driver learns of ports after the kernel has started PID 1.
 const PATIENCE: u32 = 10_000;
+/// The longest the host is waited for once it has named a port.
+const HOST_PATIENCE: u32 = 1_000;
 const STEP: u32 = 1;
 
 /// Opens the port that is called `name`; `access` is one of `RDONLY`, `WRONLY`, `RDWR`. The driver lets nobody else
 /// open it as long as the descriptor lives.
 pub(crate) fn open(devices: &Fd, system: &Fd, name: &[u8], access: u32) -> Result<Fd> {
-    for _ in 0..PATIENCE / STEP {
+    let deadline = Deadline::after(PATIENCE);
+    loop {
         match find(system, name)? {
             Some(device) => return sys::open(Base::Tree(devices), device.path()?, access | sys::NOCTTY),
+            None if deadline.is_over() => return Err(Errno::NOENT),
             None => sys::sleep(STEP),
         }
     }
-    Err(Errno::NOENT)
 }
 
 /// Waits until the host has opened its side of an output port. Some hosts tell the name first. One that does not open
 /// it at all does not listen, and its output is dropped.
 pub(crate) fn wait_for_host(port: &Fd) -> Result<()> {
-    for _ in 0..PATIENCE / STEP / 10 {
+    let deadline = Deadline::after(HOST_PATIENCE);
+    while !deadline.is_over() {
         let mut wait = [Wait::new(port, 0)];
         sys::poll(&mut wait, Some(0))?;
         if !wait.iter().any(|wait| wait.happened(sys::HUP)) {

@@ -4,7 +4,7 @@ use crate::channel::{Alive, Channel};
 use crate::mounts::Kernel;
 use crate::protocol::{Exit, Scope, ToGuest, ToHost};
 use crate::stdio::Stdio;
-use crate::sys::{self, Base, Fd, Result, Wait};
+use crate::sys::{self, Base, Deadline, Fd, Result, Wait};
 use crate::text::{Text, decimal};
 
 /// How long processes that were killed may take to die; one that waits for a device for ever does not hold up the end.
@@ -21,14 +21,15 @@ pub(crate) struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    /// Serves the workload until it ends, and tells the host. Returns early if the host goes away.
-    pub(crate) fn run(&mut self) -> Result<()> {
+    /// Serves the workload until it ends, and tells the host. Returns early if the host goes away, and says that.
+    pub(crate) fn run(&mut self) -> Result<Alive> {
         let exit = loop {
             if let Some(exit) = self.reap() {
                 break exit;
             }
-            if self.turn()? != Alive::Yes {
-                return Ok(());
+            match self.turn()? {
+                Alive::Yes => {}
+                gone => return Ok(gone),
             }
         };
         self.end_others();
@@ -36,8 +37,9 @@ impl Supervisor<'_> {
             input.close();
         }
         while !self.stdio.is_drained() {
-            if self.turn()? != Alive::Yes {
-                return Ok(());
+            match self.turn()? {
+                Alive::Yes => {}
+                gone => return Ok(gone),
             }
         }
         if let Some(terminal) = &self.stdio.terminal {
@@ -46,7 +48,8 @@ impl Supervisor<'_> {
         sys::drain_console();
         // What the workload wrote is in its files before anybody learns that it has ended.
         sys::sync();
-        self.channel.send(&ToHost::Exited(exit))
+        self.channel.send(&ToHost::Exited(exit))?;
+        Ok(Alive::Yes)
     }
 
     /// Waits for something to happen and deals with it.
@@ -111,7 +114,8 @@ impl Supervisor<'_> {
 
     /// The workload has ended: nothing it left behind goes on.
     fn end_others(&self) {
-        for _ in 0..DEATH / STEP {
+        let deadline = Deadline::after(DEATH);
+        while !deadline.is_over() {
             // Fails when there is nobody left.
             let _ = sys::send_signal(-1, sys::SIGKILL);
             loop {

@@ -446,4 +446,34 @@ fn a_host_that_hangs_up_or_talks_nonsense_ends_the_machine() {
     machine.started();
     machine.send_raw(b"nonsense that is longer than a header");
     machine.expect_power_off();
+
+    let mut machine = Machine::boot(&script("sleep 1000"), b"");
+    machine.started();
+    machine.hang_up();
+    machine.expect_power_off();
+    assert!(machine.console().contains("krun-init: the host"), "{}", machine.console());
+}
+
+#[test]
+fn without_a_control_port_the_machine_says_so_and_ends() {
+    if !is_possible() {
+        return;
+    }
+    let machine = Machine::launch(&script("true"), b"", "rm -r sys/class/virtio-ports/vport0p1");
+    machine.expect_power_off();
+    assert_eq!(machine.console(), "krun-init: cannot open the control port: error 2\n");
+}
+
+#[test]
+fn a_start_that_is_not_one_is_answered() {
+    if !is_possible() {
+        return;
+    }
+    let mut machine = Machine::launch(&script("true"), b"", "");
+    assert!(matches!(machine.event(), Event::Greeted { .. }));
+    // A frame of a later version's, with no argument in it.
+    machine.send_raw(b"kr\x01\x01\0\0\0\0\x08\0\0\0\x63\0\0\0\0\0\0\0");
+    let Event::Failed(failure) = machine.event() else { panic!("it ran") };
+    assert_eq!((failure.stage, failure.errno, failure.status()), (Stage::Protocol, 0, 125));
+    machine.expect_power_off();
 }

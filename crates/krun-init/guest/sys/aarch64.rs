@@ -46,6 +46,7 @@ pub(super) const SYNC: usize = 81;
 pub(super) const CAPGET: usize = 90;
 pub(super) const CAPSET: usize = 91;
 pub(super) const EXIT_GROUP: usize = 94;
+pub(super) const CLOCK_GETTIME: usize = 113;
 pub(super) const CLOCK_NANOSLEEP: usize = 115;
 pub(super) const KILL: usize = 129;
 pub(super) const RT_SIGACTION: usize = 134;

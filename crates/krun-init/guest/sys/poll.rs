@@ -57,8 +57,33 @@ pub(crate) fn poll(waits: &mut [Wait], milliseconds: Option<u32>) -> Result<()> 
     }
 }
 
+const MONOTONIC: u32 = 1;
+
+/// A moment after which something is not waited for any more.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Deadline(i64);
+
+impl Deadline {
+    /// The moment in so many milliseconds.
+    pub(crate) fn after(milliseconds: u32) -> Self {
+        Self(now().saturating_add(milliseconds.into()))
+    }
+
+    pub(crate) fn is_over(self) -> bool {
+        now() >= self.0
+    }
+}
+
+/// Milliseconds of the clock that nobody sets.
+fn now() -> i64 {
+    let mut time = TimeSpec::milliseconds(0);
+    let time_at: *mut TimeSpec = &mut time;
+    // Cannot fail: the clock exists.
+    let _ = call!(CLOCK_GETTIME, MONOTONIC, time_at);
+    time.seconds * 1000 + time.nanoseconds / 1_000_000
+}
+
 pub(crate) fn sleep(milliseconds: u32) {
-    const MONOTONIC: u32 = 1;
     let time: *const TimeSpec = &TimeSpec::milliseconds(milliseconds);
     // An early end does no harm: whoever sleeps here looks again.
     let _ = call!(CLOCK_NANOSLEEP, MONOTONIC, 0_usize, time, 0_usize);

@@ -54,6 +54,7 @@ pub(super) const MOUNT: usize = 165;
 pub(super) const REBOOT: usize = 169;
 pub(super) const SETHOSTNAME: usize = 170;
 pub(super) const GETDENTS64: usize = 217;
+pub(super) const CLOCK_GETTIME: usize = 228;
 pub(super) const CLOCK_NANOSLEEP: usize = 230;
 pub(super) const EXIT_GROUP: usize = 231;
 pub(super) const OPENAT: usize = 257;

@@ -9,16 +9,20 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio as Process};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use krun_init::protocol::{CONTROL_PORT, Exit, Resize, STDERR_PORT, STDIN_PORT, STDOUT_PORT, Scope};
 use krun_init::{Event, Failure, Host, INIT, Start, Stdio};
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::pty::OpenptFlags;
 use rustix::termios::{self, OptionalActions};
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(30);
+const STEP: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 const SETUP: &str = r#"
 set -e
@@ -50,7 +54,8 @@ exec env LEFT_OVER=1 chroot . /init
 pub(crate) struct Machine {
     pub(crate) host: Host,
     process: Child,
-    control: File,
+    control: Option<File>,
+    hang_up: Arc<AtomicBool>,
     from_guest: Receiver<Vec<u8>>,
     unread: Vec<u8>,
     terminal: File,
@@ -106,6 +111,14 @@ impl Machine {
 
     /// The same, with shell commands that change the root file system first.
     pub(crate) fn boot_with(start: &Start, input: &[u8], extra: &str) -> Self {
+        let mut machine = Self::launch(start, input, extra);
+        assert_eq!(machine.event(), Event::Greeted { features: 0 });
+        machine.send();
+        machine
+    }
+
+    /// Boots, and does not wait for PID 1's greeting.
+    pub(crate) fn launch(start: &Start, input: &[u8], extra: &str) -> Self {
         let files = tempfile::tempdir().unwrap();
         let path = |name: &str| files.path().join(name);
         for directory in ["root", "dev", "names"] {
@@ -158,29 +171,34 @@ impl Machine {
 
         let (to_test, from_guest) = channel();
         let mut reader = control.try_clone().unwrap();
+        let hang_up = Arc::new(AtomicBool::new(false));
+        let hang_up_seen = Arc::clone(&hang_up);
         spawn("control", move || {
             let mut buffer = [0; 4096];
-            // A pseudo terminal whose other end is closed answers with an error.
-            while let Ok(count @ 1..) = reader.read(&mut buffer) {
-                if to_test.send(buffer[..count].to_vec()).is_err() {
-                    break;
+            while !hang_up_seen.load(Ordering::Relaxed) {
+                let mut wait = [PollFd::new(&reader, PollFlags::IN)];
+                if rustix::event::poll(&mut wait, Some(&STEP)).unwrap() == 0 {
+                    continue;
+                }
+                // A pseudo terminal whose other end is closed answers with an error.
+                match reader.read(&mut buffer) {
+                    Ok(count @ 1..) if to_test.send(buffer[..count].to_vec()).is_ok() => {}
+                    _ => break,
                 }
             }
         });
-        let mut machine = Self {
+        Self {
             host: Host::new(start).unwrap(),
             process,
-            control,
+            control: Some(control),
+            hang_up,
             from_guest,
             unread: Vec::new(),
             terminal,
             stdin: Some(stdin),
             outputs: Some(outputs),
             files,
-        };
-        assert_eq!(machine.event(), Event::Greeted { features: 0 });
-        machine.send();
-        machine
+        }
     }
 
     /// Boots and waits for the end of a workload.
@@ -236,7 +254,7 @@ impl Machine {
         Outcome { exit, stdout, stderr }
     }
 
-    pub(crate) fn expect_power_off(&mut self) {
+    pub(crate) fn expect_power_off(&self) {
         let (to_test, ended) = channel();
         let pid = rustix::process::Pid::from_child(&self.process);
         spawn("end", move || {
@@ -260,13 +278,19 @@ impl Machine {
 
     fn send(&mut self) {
         let bytes = self.host.outgoing().to_vec();
-        self.control.write_all(&bytes).unwrap();
+        self.send_raw(&bytes);
         self.host.sent(bytes.len());
     }
 
     /// Sends bytes that the host's end would never send.
     pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
-        self.control.write_all(bytes).unwrap();
+        self.control.as_mut().unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Closes the control channel.
+    pub(crate) fn hang_up(&mut self) {
+        self.control = None;
+        self.hang_up.store(true, Ordering::Relaxed);
     }
 
     /// The other side of the workload's terminal.
