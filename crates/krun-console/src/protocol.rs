@@ -243,7 +243,7 @@ impl Protocol {
     }
 
     /// The next message for the driver. It stays the next one until [`Self::sent`].
-    pub fn next(&mut self) -> Option<Message<'_>> {
+    pub fn next_message(&mut self) -> Option<Message<'_>> {
         while self.ports.get(self.first)?.owed.is_empty() {
             self.first += 1;
         }
@@ -260,7 +260,7 @@ impl Protocol {
         })
     }
 
-    /// The message that [`Self::next`] gave has been sent.
+    /// The message that [`Self::next_message`] gave has been sent.
     pub fn sent(&mut self) {
         if let Some(port) = self.ports.get_mut(self.first) {
             let sent = next_owed(port.owed);

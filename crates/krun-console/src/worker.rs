@@ -263,7 +263,7 @@ impl ConsoleWorker {
         let Some(queue) = cx.queues.get(Role::ControlReceive.queue()).filter(|_| self.multiport) else { return };
         queue.arm(false);
         for _ in 0..CONTROL_TURN {
-            let Some(message) = self.protocol.next() else {
+            let Some(message) = self.protocol.next_message() else {
                 // With nothing to say, more buffers are no news.
                 return queue.flush();
             };
@@ -396,7 +396,7 @@ impl Worker for ConsoleWorker {
             TIMER => self.give_up(cx),
             _ => {
                 let Ok(at) = usize::try_from(token / 2 - 1) else { return };
-                if token % 2 == 0 { self.receive(at, cx) } else { self.transmit(at, cx) }
+                if token.is_multiple_of(2) { self.receive(at, cx) } else { self.transmit(at, cx) }
             }
         }
     }

@@ -1,4 +1,11 @@
 //! Control messages on the wire.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 
 use krun_console::control::{Event, HEADER_LEN, Header, Message, ResizeOrder, Size};
 use krun_virtio::{Sink, VecSink};

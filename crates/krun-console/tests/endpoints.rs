@@ -1,4 +1,11 @@
 //! Ends of ports that are objects of the program.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 
 mod guest;
 

@@ -1,4 +1,11 @@
 //! Descriptors of every kind as ends of a port.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 
 use krun_console::{Error, HostFd, Input, Output};
 use krun_virtio::VecSink;

@@ -1,4 +1,11 @@
 //! A device that can do nothing does nothing. Alone in its process, because it looks at the process's threads.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 
 mod guest;
 

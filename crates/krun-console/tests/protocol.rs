@@ -1,4 +1,11 @@
 //! The control protocol against a driver that takes every message at its word.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 
 use krun_console::control::{Event, Header, Message, ResizeOrder, Size};
 use krun_console::protocol::{Change, Handshake, HostSide, Protocol};
@@ -71,7 +78,7 @@ impl Driver {
     /// Takes at most `count` messages; the rest are waiting for buffers.
     fn hear(&mut self, protocol: &mut Protocol, count: usize) -> usize {
         for taken in 0..count {
-            let Some(message) = protocol.next() else { return taken };
+            let Some(message) = protocol.next_message() else { return taken };
             self.take(message);
             protocol.sent();
         }
@@ -82,7 +89,7 @@ impl Driver {
 #[test]
 fn the_whole_handshake_is_one_batch() {
     let mut protocol = protocol(Handshake::Batched);
-    assert_eq!(protocol.next(), None, "nothing before the driver is ready");
+    assert_eq!(protocol.next_message(), None, "nothing before the driver is ready");
     protocol.set_size(0, Size { cols: 80, rows: 25 });
     tell(&mut protocol, Event::DeviceReady, u32::MAX, 1);
     let mut driver = Driver::default();
@@ -97,7 +104,7 @@ fn the_whole_handshake_is_one_batch() {
         assert_eq!(tell(&mut protocol, Event::PortOpen, id, 1), Change::Nothing, "said twice");
         assert!(protocol.is_ready(id as usize) && protocol.is_guest_open(id as usize));
     }
-    assert_eq!(protocol.next(), None);
+    assert_eq!(protocol.next_message(), None);
 }
 
 #[test]
@@ -123,14 +130,14 @@ fn a_refused_port_is_left_alone() {
     assert_eq!(tell(&mut protocol, Event::PortReady, 1, 0), Change::Port(1));
     assert!(!protocol.is_guest_open(1));
     protocol.set_host_side(1, HostSide::Closed);
-    assert_eq!(protocol.next(), None);
+    assert_eq!(protocol.next_message(), None);
 }
 
 #[test]
 fn a_driver_that_failed_is_told_nothing() {
     let mut protocol = protocol(Handshake::Batched);
     tell(&mut protocol, Event::DeviceReady, 0, 0);
-    assert_eq!(protocol.next(), None);
+    assert_eq!(protocol.next_message(), None);
 }
 
 #[derive(Debug, Clone)]
@@ -213,7 +220,7 @@ proptest! {
             }
         }
         prop_assert!(driver.hear(&mut protocol, 6 * PORTS + 1) <= 6 * PORTS, "debts pile up");
-        prop_assert_eq!(protocol.next(), None);
+        prop_assert_eq!(protocol.next_message(), None);
         for (at, side) in sides.into_iter().enumerate() {
             let id = at as u32;
             let Some(seen) = driver.ports.get(&id) else {

@@ -1,5 +1,11 @@
 //! Somebody else's driver: the crate `virtio-drivers` reads the specification on its own.
-#![allow(clippy::unwrap_used, reason = "helpers fail their test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 #![expect(unsafe_code, reason = "a Hal hands out memory by address")]
 
 use krun_console::config::{F_MULTIPORT, Role};
@@ -72,7 +78,6 @@ impl Registers {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "64-bit registers are written in halves")]
 impl Transport for Registers {
     fn device_type(&self) -> DeviceType {
         self.0.read(reg::DEVICE_ID).try_into().unwrap()

@@ -1,5 +1,12 @@
 //! In a program that has not asked for `SIGPIPE` to be ignored, as C programs have not. Alone in its process, because
 //! it changes what the process does about the signal.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 #![expect(unsafe_code, reason = "the disposition of a signal has no safe interface")]
 
 mod guest;

@@ -1,4 +1,11 @@
 //! Long streams: every byte, once, in order, whoever is slow and whatever happens to the device meanwhile.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "helpers fail their test, and its numbers are small"
+)]
 
 mod guest;
 
