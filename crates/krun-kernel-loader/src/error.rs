@@ -121,7 +121,7 @@ pub enum Error {
         /// Address after the last one a kernel may use.
         usable_end: u64,
         /// What to do.
-        remedy: &'static str,
+        remedy: String,
     },
 
     /// The initrd does not fit between the kernel and the end of the memory the kernel can take it from.

@@ -119,7 +119,7 @@ fn ram_that_is_too_small_is_said_with_the_needed_addresses() {
     let (ram, layout) = ram(17 * MIB);
     let error = open(&Library::bundle()).unwrap().load(&ram, &layout).unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("more memory") && text.contains("0x1000000"), "{text}");
+    assert!(text.contains("at least 33 MiB") && text.contains("0x1000000"), "{text}");
 }
 
 #[test]

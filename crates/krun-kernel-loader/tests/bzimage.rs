@@ -56,6 +56,7 @@ fn ram_has_to_hold_the_unpacked_kernel() {
     load(kernel.bytes(), 32).unwrap();
     let error = load(kernel.bytes(), 31).unwrap_err();
     assert!(matches!(error, Error::KernelDoesNotFit { end: 0x200_0000, .. }), "{error}");
+    assert!(error.to_string().contains("at least 32 MiB"), "{error}");
     let error = load(BzImage { init_size: u32::MAX, ..kernel }.bytes(), 31).unwrap_err();
     assert!(matches!(error, Error::KernelDoesNotFit { .. }), "{error}");
 }

@@ -181,9 +181,9 @@ fn check_range(needed: &Range<u64>, layout: &RamLayout, limit: u64) -> Result<()
         return Ok(());
     }
     let remedy = if needed.start < usable.start || needed.end > limit {
-        "this kernel is not linked for a start without firmware"
+        "this kernel is not linked for a start without firmware".to_owned()
     } else {
-        "give the guest more memory"
+        format!("give the guest at least {} MiB", needed.end.div_ceil(1 << 20))
     };
     Err(Error::KernelDoesNotFit {
         start: needed.start,
