@@ -326,9 +326,7 @@ proptest! {
         let mut completed = 0;
         while let Some(chain) = queue.pop() {
             // What we accept, the other reads just so.
-            let mut iter = other.iter(&*theirs).unwrap();
-            let theirs_chain = iter.next().unwrap();
-            drop(iter);
+            let theirs_chain = other.iter(&*theirs).unwrap().next().unwrap();
             prop_assert_eq!(theirs_chain.head_index(), chain.head());
             let descriptors: Vec<_> = theirs_chain.collect();
             let sum = |write| -> usize { descriptors.iter().filter(|d| d.is_write_only() == write).map(|d| d.len() as usize).sum() };
