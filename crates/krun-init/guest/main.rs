@@ -52,7 +52,7 @@ use mounts::Kernel;
 use protocol::{Field, Fields, Hello, Resize, Stage, Started, ToGuest, ToHost};
 use stdio::Stdio;
 use supervise::Supervisor;
-use sys::{Errno, Fd};
+use sys::{Base, Errno, Fd};
 
 /// Where the entry point goes. The end of this function is the end of the machine.
 pub(crate) extern "C" fn main() -> ! {
@@ -84,6 +84,7 @@ fn prepare() -> Result<(Kernel, Channel, Fd), (&'static str, Errno)> {
     let kernel = Kernel::open();
     console::claim(kernel.as_ref().ok().map(|kernel| &kernel.dev.root));
     let kernel = kernel.map_err(|errno| ("cannot mount proc, sysfs and devtmpfs", errno))?;
+    restrict_helpers(&kernel).map_err(|errno| ("cannot restrict the kernel's helpers", errno))?;
     let children = sys::child_signals().map_err(|errno| ("cannot watch its children", errno))?;
     let name = protocol::CONTROL_PORT.as_bytes();
     let channel = ports::open(&kernel.dev.root, &kernel.sys.root, name, sys::RDWR)
@@ -91,6 +92,23 @@ fn prepare() -> Result<(Kernel, Channel, Fd), (&'static str, Errno)> {
         .map_err(|errno| ("cannot open the control port", errno))?;
     channel.send(&ToHost::Hello(Hello { features: 0 })).map_err(|errno| ("cannot greet the host", errno))?;
     Ok((kernel, channel, children))
+}
+
+/// Programs that the kernel itself starts (for core dumps, modules, events) have every capability, and root may name
+/// them. None of them may look into PID 1 either.
+fn restrict_helpers(kernel: &Kernel) -> sys::Result<()> {
+    /// Every capability but CAP_SYS_PTRACE, bit 19: the lower 32, then the others.
+    const BOUNDING_SET: &[u8] = b"4294443007 4294967295";
+    match sys::open(Base::Tree(&kernel.proc.root), c"sys/kernel/usermodehelper/bset", sys::WRONLY) {
+        Ok(file) => match sys::write_all(&file, BOUNDING_SET) {
+            // Somebody else's kernel: PID 1 of a namespace only.
+            Err(Errno::PERM) => Ok(()),
+            answer => answer,
+        },
+        // A kernel without such a setting.
+        Err(Errno::NOENT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }
 
 type Start = Result<(i32, Stdio), channel::Encoded>;

@@ -31,6 +31,7 @@ pub(crate) struct Errno(pub(crate) u32);
 impl Errno {
     /// It was not the kernel that refused.
     pub(crate) const NONE: Self = Self(0);
+    pub(crate) const PERM: Self = Self(1);
     pub(crate) const NOENT: Self = Self(2);
     pub(crate) const INTR: Self = Self(4);
     pub(crate) const IO: Self = Self(5);
