@@ -31,15 +31,22 @@ pub type Flow = ControlFlow<Stop>;
 /// All vCPUs of a VM share one handler and call it at the same time, hence `&self`. The data are borrowed from the page
 /// shared with the kernel: no copy is made.
 ///
+/// What a handler does not implement behaves as an empty bus: reads are answered with ones, writes go nowhere.
+///
 /// A handler that stops the vCPU inside a read has still answered it: the data go to the guest when its state is saved or
 /// it runs on.
 pub trait ExitHandler: Send + Sync {
     /// The guest reads `data.len()` bytes (1 to 8) at a guest-physical address that no memory slot holds. Fill all of
-    /// `data`; real buses answer ones where nobody listens.
-    fn mmio_read(&self, address: u64, data: &mut [u8]) -> Flow;
+    /// `data`.
+    fn mmio_read(&self, _address: u64, data: &mut [u8]) -> Flow {
+        data.fill(0xff);
+        Flow::Continue(())
+    }
 
     /// The guest writes `data` (1 to 8 bytes) where no memory slot is, or into a read-only slot.
-    fn mmio_write(&self, address: u64, data: &[u8]) -> Flow;
+    fn mmio_write(&self, _address: u64, _data: &[u8]) -> Flow {
+        Flow::Continue(())
+    }
 
     /// The guest reads a port. `width` is the size of one access (1, 2, 4); `data` holds one or, for `rep ins`, several.
     fn port_read(&self, _port: u16, _width: u8, data: &mut [u8]) -> Flow {

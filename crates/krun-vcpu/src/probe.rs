@@ -100,15 +100,6 @@ pub fn probe_real_code() -> Result<Probe, Error> {
 struct TakeResult;
 
 impl ExitHandler for TakeResult {
-    fn mmio_read(&self, _address: u64, data: &mut [u8]) -> Flow {
-        data.fill(0xff);
-        ControlFlow::Continue(())
-    }
-
-    fn mmio_write(&self, _address: u64, _data: &[u8]) -> Flow {
-        ControlFlow::Continue(())
-    }
-
     fn port_write(&self, port: u16, _width: u8, data: &[u8]) -> Flow {
         match data {
             [value] if port == probe_guest::PORT => ControlFlow::Break(Stop::Code(i32::from(*value))),

@@ -331,7 +331,9 @@ fn single_steps_are_debug_exits() {
     });
     assert_eq!(vcpu.run(&handler).unwrap(), Stop::Halted);
     let places = places.into_inner().unwrap();
-    assert_eq!(places.get(..3), Some([common::CODE + 1, common::CODE + 2, common::CODE + 3].as_slice()), "{places:x?}");
+    // Some processors report the first instruction more than once, before they execute it.
+    let steps: Vec<_> = places.iter().map(|pc| pc - common::CODE).skip_while(|step| *step == 0).collect();
+    assert_eq!(steps.get(..3), Some([1, 2, 3].as_slice()), "{places:x?}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_storm_from_several_threads() {
     let Some(kvm) = kvm() else { return };
     let (_guest, mut vcpu) = long_mode(&kvm, COUNT);
     let stop = Arc::new(AtomicBool::new(false));
-    let kickers: Vec<_> = (0..4)
+    let kickers: Vec<_> = (0..2)
         .map(|n| {
             let (handle, stop) = (vcpu.handle(), Arc::clone(&stop));
             thread::Builder::new()
@@ -121,7 +121,7 @@ fn a_storm_from_several_threads() {
         })
         .collect();
     let runs = within_a_minute(move || {
-        for _ in 0..500 {
+        for _ in 0..300 {
             assert_eq!(vcpu.run(&Log::default()).unwrap(), Stop::Kicked);
         }
         vcpu
