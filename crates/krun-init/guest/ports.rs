@@ -25,7 +25,7 @@ pub(crate) fn open(devices: &Fd, system: &Fd, name: &[u8], access: u32) -> Resul
 }
 
 /// Waits until the host has opened its side of an output port. Some hosts tell the name first. One that does not open
-/// it at all does not listen, and its output is dropped.
+/// it at all does not listen, and the workload meets a broken pipe.
 pub(crate) fn wait_for_host(port: &Fd) -> Result<()> {
     let deadline = Deadline::after(HOST_PATIENCE);
     while !deadline.is_over() {

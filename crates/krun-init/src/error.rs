@@ -21,7 +21,7 @@ pub enum Error {
     #[error("{0:?} cannot be the name of an environment variable: it must not be empty nor contain '='")]
     VariableName(String),
     /// A port name is too long.
-    #[error("the port name {0:?} is longer than {max} bytes", max = crate::protocol::MAX_FIELD_NAME)]
+    #[error("the port name {0:?} is longer than {max} bytes", max = crate::protocol::MAX_PORT_NAME)]
     PortName(String),
     /// Arguments, environment and everything else do not fit into one frame.
     #[error("arguments, environment and mounts take {length} bytes, at most {limit} can be passed to the guest")]

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
 
 use crate::Error;
-use crate::protocol::{self, Field, Fields, Limit, MAX_FIELD_NAME, MAX_TO_GUEST, Put, Resize, ToGuest, User};
+use crate::protocol::{self, Field, Fields, Limit, MAX_PORT_NAME, MAX_TO_GUEST, Put, Resize, ToGuest, User};
 
 /// A program to run in the guest, and the system it expects around it.
 ///
@@ -66,7 +66,7 @@ pub enum Stdio {
     Console,
     /// The console as a terminal: the workload is the leader of a session that it controls.
     Terminal,
-    /// The console port of this name.
+    /// The console port of this name. The program has a pipe, whose bytes PID 1 carries.
     Port(String),
 }
 
@@ -202,7 +202,7 @@ impl Stdio {
             Self::Null => protocol::Source::Null,
             Self::Console => protocol::Source::Console,
             Self::Terminal => protocol::Source::Terminal,
-            Self::Port(name) if name.len() > MAX_FIELD_NAME => return Err(Error::PortName(name.clone())),
+            Self::Port(name) if name.len() > MAX_PORT_NAME => return Err(Error::PortName(name.clone())),
             Self::Port(name) => {
                 port = string("a port name", OsStr::new(name))?;
                 protocol::Source::Port(&port)

@@ -51,6 +51,13 @@ fn a_program_that_cannot_be_run_says_why() {
         assert_eq!(failure.status(), if errno == ENOENT { 127 } else { 126 });
         assert_eq!(failure.detail, program.as_bytes());
     }
+    // One argument longer than Linux takes.
+    const E2BIG: u32 = 7;
+    let mut start = on_ports(["true"]);
+    start.arguments.push("x".repeat(128 << 10).into());
+    let failure = Machine::fail(&start);
+    assert_eq!((failure.stage, failure.errno, failure.status()), (Stage::Exec, E2BIG, 126));
+
     let mut machine = Machine::boot_with(
         &on_ports(["/home/broken"]),
         b"",
@@ -300,6 +307,19 @@ fn the_end_of_input_is_seen_and_input_may_be_left() {
     machine.started();
     machine.wait_for_stdin();
     assert_eq!(machine.outcome().text(), "done\n");
+}
+
+#[test]
+fn a_host_that_stops_reading_breaks_the_pipe() {
+    if !is_possible() {
+        return;
+    }
+    let mut machine = Machine::boot_reading(&on_ports(["yes"]), 1000);
+    machine.started();
+    let outcome = machine.outcome();
+    const SIGPIPE: u8 = 13;
+    assert_eq!(outcome.exit, Exit::Signal(SIGPIPE));
+    assert_eq!(outcome.stdout, b"y\n".repeat(500));
 }
 
 #[test]

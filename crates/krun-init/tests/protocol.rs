@@ -3,7 +3,7 @@
 use std::ffi::CString;
 
 use krun_init::protocol::{
-    Decoder, Exit, Failed, Field, Fields, Frame, Header, Hello, Limit, MAX_DETAIL, MAX_FIELD_NAME, MAX_TO_GUEST,
+    Decoder, Exit, Failed, Field, Fields, Frame, Header, Hello, Limit, MAX_DETAIL, MAX_PORT_NAME, MAX_TO_GUEST,
     MAX_TO_HOST, Malformed, Mount, Put as _, Resize, Scope, Signal, Source, Stage, Started, Stream, ToGuest, ToHost,
     User,
 };
@@ -152,7 +152,7 @@ fn a_malformed_field_is_refused() {
         bytes.put(body);
         assert_eq!(Fields::parse(&bytes), Err(Malformed::Field(tag)), "{tag} {body:?}");
     }
-    let long = CString::new(vec![b'n'; MAX_FIELD_NAME + 1]).unwrap();
+    let long = CString::new(vec![b'n'; MAX_PORT_NAME + 1]).unwrap();
     let mut bytes = argument.clone();
     Field::Stream(Stream { descriptor: 0, source: Source::Port(&long) }).encode(&mut bytes);
     assert_eq!(Fields::parse(&bytes), Err(Malformed::Field(9)));

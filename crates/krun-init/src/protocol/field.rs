@@ -6,7 +6,7 @@ use super::frame::Resize;
 use super::wire::{Count, Malformed, Put, Reader};
 
 /// The longest port name in a [`Field::Stream`], in bytes.
-pub const MAX_FIELD_NAME: usize = 255;
+pub const MAX_PORT_NAME: usize = 255;
 
 /// A field with this flag may be skipped by a guest that does not know its tag.
 const OPTIONAL: u16 = 1;
@@ -253,7 +253,7 @@ impl<'a> Stream<'a> {
             0 => Source::Null,
             1 => Source::Console,
             2 => Source::Terminal,
-            3 => Source::Port(body.string().filter(|name| name.count_bytes() <= MAX_FIELD_NAME)?),
+            3 => Source::Port(body.string().filter(|name| name.count_bytes() <= MAX_PORT_NAME)?),
             _ => return None,
         };
         body.end(Self { descriptor, source })

@@ -43,7 +43,7 @@ mod header;
 mod wire;
 
 pub use decoder::{Decoder, Store};
-pub use field::{Field, Fields, Limit, MAX_FIELD_NAME, Mount, Source, Stream, User};
+pub use field::{Field, Fields, Limit, MAX_PORT_NAME, Mount, Source, Stream, User};
 pub use frame::{Exit, Failed, Hello, MAX_DETAIL, Resize, Scope, Signal, Stage, Started, ToGuest, ToHost};
 pub use header::{Frame, Header, MAX_TO_GUEST, MAX_TO_HOST, SKIPPABLE, VERSION};
 pub use wire::{Malformed, Put};

@@ -121,8 +121,20 @@ impl Machine {
         machine
     }
 
+    /// Boots; the host takes only so many bytes of each output, then closes its end.
+    pub(crate) fn boot_reading(start: &Start, limit: u64) -> Self {
+        let mut machine = Self::launch_reading(start, b"", "", limit);
+        assert_eq!(machine.event(), Event::Greeted { features: 0 });
+        machine.send();
+        machine
+    }
+
     /// Boots, and does not wait for PID 1's greeting.
     pub(crate) fn launch(start: &Start, input: &[u8], extra: &str) -> Self {
+        Self::launch_reading(start, input, extra, u64::MAX)
+    }
+
+    fn launch_reading(start: &Start, input: &[u8], extra: &str, limit: u64) -> Self {
         let files = tempfile::tempdir().unwrap();
         let path = |name: &str| files.path().join(name);
         for directory in ["root", "dev", "names"] {
@@ -168,7 +180,7 @@ impl Machine {
         let outputs = [path("dev/vport0p3"), path("dev/vport0p4")].map(|path| {
             spawn("output", move || {
                 let mut bytes = Vec::new();
-                File::open(path).unwrap().read_to_end(&mut bytes).unwrap();
+                File::open(path).unwrap().take(limit).read_to_end(&mut bytes).unwrap();
                 bytes
             })
         });
