@@ -102,6 +102,14 @@ pub enum Error {
         /// How many the device has.
         expected: usize,
     },
+    /// State that no device like this one can have been in.
+    #[error("restoring device `{device}`: the state has {what}")]
+    StateContent {
+        /// Name of the device.
+        device: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// A worker refused the state that it was given.
     #[error("restoring worker {worker} of device `{device}`")]
     Restore {

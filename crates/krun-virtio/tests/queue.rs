@@ -466,6 +466,43 @@ fn pieces_that_touch_are_one() {
 }
 
 #[test]
+fn what_is_written_is_marked_dirty_and_nothing_else() {
+    use krun_virtio::vm_memory::bitmap::{AtomicBitmap, Bitmap};
+    use krun_virtio::vm_memory::{GuestMemoryBackend, GuestMemoryRegion};
+
+    type Tracked = GuestMemoryMmap<AtomicBitmap>;
+    let guest = Guest::new(true);
+    guest.post(1, Descriptor::WRITE);
+    guest.post(2, Descriptor::WRITE);
+    // The same bytes, in memory that keeps track; the second region is where chain 2 lies.
+    let split = BUFFERS + 0x2000;
+    let ranges = [(GuestAddress(0), split as usize), (GuestAddress(split), 0x10000)];
+    let tracked = Arc::new(Tracked::from_ranges(&ranges).unwrap());
+    let mut bytes = vec![0; 0x2000];
+    guest.memory.read_slice(&mut bytes, GuestAddress(TABLE)).unwrap();
+    tracked.write_slice(&bytes, GuestAddress(TABLE)).unwrap();
+    let dirty = |memory: &Tracked| -> Vec<u64> {
+        let pages = (0..0x1_f000u64 + 0x4000).step_by(0x1000);
+        let dirty = pages.filter(|page| {
+            let found = memory.to_region_addr(GuestAddress(*page));
+            found.is_some_and(|(region, at)| region.bitmap().dirty_at(at.raw_value() as usize))
+        });
+        dirty.collect()
+    };
+    let ram = Ram::new(tracked.clone());
+    let mut queue = VirtQueue::new(0, state(true), ram, EventFd::new(0).unwrap(), Recorder::new()).unwrap();
+    let (first, mut second) = (queue.pop().unwrap(), queue.pop().unwrap());
+    assert_eq!(dirty(&tracked), [TABLE, AVAILABLE], "as it was set up");
+    // Nothing is written to the first; the ring is, by completing it.
+    queue.complete(first);
+    assert_eq!(dirty(&tracked), [TABLE, AVAILABLE, USED]);
+    write(&mut second, b"x");
+    queue.complete(second);
+    queue.flush();
+    assert_eq!(dirty(&tracked), [TABLE, AVAILABLE, USED, split]);
+}
+
+#[test]
 fn chains_go_to_other_threads() {
     let mut guest = Guest::new(false);
     guest.post(0, Descriptor::WRITE);

@@ -236,7 +236,7 @@ fn survives(without: u64, total: usize, storm: impl Fn(&MmioTransport, &Ram, u64
 
 fn pause(transport: &MmioTransport, _ram: &Ram, _features: u64, round: u32) {
     transport.pause();
-    if round % 3 == 0 {
+    if round.is_multiple_of(3) {
         std::thread::sleep(Duration::from_micros(300));
     }
     transport.resume().unwrap();
@@ -386,6 +386,27 @@ fn a_snapshot_moves_to_another_device() {
 }
 
 #[test]
+fn a_device_that_needs_a_reset_can_be_restored() {
+    let mut driver = MockDriver::builder(PipeDevice(Some(UnixStream::pair().unwrap().0))).build();
+    driver.negotiate();
+    driver.set_up(0);
+    driver.write(krun_virtio::mmio::registers::QUEUE_SEL, 1);
+    driver.write(krun_virtio::mmio::registers::QUEUE_DESC_HIGH, 1);
+    driver.write(krun_virtio::mmio::registers::QUEUE_READY, 1);
+    driver.go();
+    assert!(driver.needs_reset());
+    driver.transport().pause();
+    let state = driver.transport().save().unwrap();
+    driver.transport().reset();
+    assert!(!driver.needs_reset());
+    driver.transport().restore(&state).unwrap();
+    assert!(driver.needs_reset());
+    driver.transport().resume().unwrap();
+    driver.initialise();
+    assert!(!driver.needs_reset());
+}
+
+#[test]
 fn states_of_other_devices_are_refused() {
     let driver = MockDriver::new(PipeDevice(Some(UnixStream::pair().unwrap().0)));
     let transport = driver.transport();
@@ -402,6 +423,8 @@ fn states_of_other_devices_are_refused() {
     with(&|state| state.workers.clear());
     with(&|state| state.workers[0].truncate(3));
     with(&|state| state.status = 4);
+    with(&|state| state.driver_features |= 1);
+    with(&|state| state.driver_features = 0);
     with(&|state| state.queues[0].desc_table = 1);
     with(&|state| state.queues[1].size = 0);
     with(&|state| state.queues[0].used_ring = 1 << 40);

@@ -127,7 +127,13 @@ impl Task {
     /// Has every chain given back. It may go to another thread then, or to none.
     pub fn stop(&mut self, watch: &mut dyn Watch) {
         self.call(watch, |worker, cx| worker.quiesce(cx));
-        self.queues.iter().for_each(VirtQueue::flush);
+        for queue in self.queues.iter() {
+            queue.flush();
+            if queue.in_flight() > 0 && queue.fault().is_none() {
+                let (queue, chains) = (queue.index(), queue.in_flight());
+                tracing::error!(queue, chains, "a worker has kept chains beyond its quiesce");
+            }
+        }
     }
 
     // For hosts, while it is on no thread:

@@ -83,9 +83,10 @@ impl Watcher<'_, '_> {
             Err(error) => return Err(error),
             Ok(()) => registration.polled = wanted,
         }
-        self.update_pump()
+        if registration.always { self.update_pump() } else { Ok(()) }
     }
 
+    /// After a change to one that is always ready: few workers have any, none has many.
     fn update_pump(&mut self) -> io::Result<()> {
         let wanted = self.registry.by_token.values().any(|r| r.always && !r.ready.is_none());
         if wanted != self.registry.pumping {
@@ -129,7 +130,7 @@ impl Watch for Watcher<'_, '_> {
             // Before the descriptor is closed: the manager would take its number's next owner for this one.
             self.ops.remove(registration.events(token)).map_err(io_error)?;
         }
-        self.update_pump()
+        if registration.always { self.update_pump() } else { Ok(()) }
     }
 }
 

@@ -71,10 +71,6 @@ impl MmioInterrupt {
         &self.line
     }
 
-    pub(super) fn set_line(&mut self, line: Arc<InterruptLine>) {
-        self.line = line;
-    }
-
     pub(super) fn faults(&self) -> &FaultLog {
         &self.faults
     }

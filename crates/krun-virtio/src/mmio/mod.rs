@@ -2,6 +2,7 @@
 
 mod interrupt;
 mod queues;
+mod register_file;
 pub mod registers;
 mod state;
 mod status;

@@ -290,9 +290,12 @@ impl VirtQueue {
         } else if on {
             self.rings.set_available_event(self.state.next_avail);
         }
+        if !on {
+            return false;
+        }
         // The driver publishes, then looks at the wish; we the other way round. One of the two sees the other.
         fence(Ordering::SeqCst);
-        on && self.look() > 0
+        self.look() > 0
     }
 
     /// The usual loop over [`pop`](Self::pop), [`complete`](Self::complete), [`arm`](Self::arm) and

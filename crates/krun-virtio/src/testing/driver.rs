@@ -1,40 +1,33 @@
 //! The driver.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
+use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 
 use super::heap::Heap;
-use super::{Descriptor, MockDriverBuilder, Request, Ring, Used};
+use super::{MockDriverBuilder, Ring};
 use crate::device::VirtioDevice;
 use crate::executor::Inline;
 use crate::memory::Ram;
 use crate::mmio::{MmioTransport, registers as reg};
 use crate::sys;
 
-/// How long [`MockDriver::wait`] waits.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Turns of an inline device before it counts as one that never rests.
-const TURNS: usize = 10_000;
-
 /// A guest's driver for one device. See the [module](super).
 #[derive(Debug)]
 pub struct MockDriver {
     transport: Arc<MmioTransport>,
-    memory: Arc<GuestMemoryMmap>,
+    pub(super) memory: Arc<GuestMemoryMmap>,
     ram: Ram,
-    inline: Option<Inline>,
-    heap: Heap,
+    pub(super) inline: Option<Inline>,
+    pub(super) heap: Heap,
     queue_size: u16,
     wanted: u64,
     features: u64,
     rings: Vec<Ring>,
     interrupts: u64,
     /// Wakes [`MockDriver::wait`].
-    epoll: Epoll,
+    pub(super) epoll: Epoll,
 }
 
 impl MockDriver {
@@ -115,7 +108,7 @@ impl MockDriver {
         self.rings.get(usize::from(queue)).unwrap_or_else(|| panic!("the device has no queue {queue}"))
     }
 
-    fn ring_mut(&mut self, queue: u16) -> (&mut Ring, &GuestMemoryMmap, &mut Heap) {
+    pub(super) fn ring_mut(&mut self, queue: u16) -> (&mut Ring, &GuestMemoryMmap, &mut Heap) {
         let ring = self.rings.get_mut(usize::from(queue));
         (ring.unwrap_or_else(|| panic!("the device has no queue {queue}")), &self.memory, &mut self.heap)
     }
@@ -233,124 +226,6 @@ impl MockDriver {
         features
     }
 
-    // Requests.
-
-    /// Posts a request, without a kick. Answers its head, by which it is known until it is used.
-    ///
-    /// # Panics
-    /// If the ring has not enough free descriptors.
-    pub fn post(&mut self, queue: u16, request: &Request) -> u16 {
-        let head = self.try_post(queue, request);
-        head.unwrap_or_else(|| panic!("queue {queue} has no descriptors left for the request"))
-    }
-
-    /// Posts a request, if the ring has enough free descriptors.
-    ///
-    /// # Panics
-    /// If there is no such queue, or the request is empty.
-    pub fn try_post(&mut self, queue: u16, request: &Request) -> Option<u16> {
-        let (ring, memory, heap) = self.ring_mut(queue);
-        ring.post(memory, heap, request)
-    }
-
-    /// Kicks a queue, wanted or not.
-    pub fn kick(&self, queue: u16) {
-        self.write(reg::QUEUE_NOTIFY, u32::from(queue));
-    }
-
-    /// Kicks a queue if the device asks for it, all that was posted since its index was `old` considered
-    /// ([`Ring::next_available`]). Answers whether it did.
-    ///
-    /// # Panics
-    /// If there is no such queue.
-    pub fn kick_if_wanted(&self, queue: u16, old: u16) -> bool {
-        let wanted = self.ring(queue).wants_kick(&self.memory, old);
-        if wanted {
-            self.kick(queue);
-        }
-        wanted
-    }
-
-    /// Lets a device without threads run until it rests. With threads: does nothing.
-    ///
-    /// # Panics
-    /// If it never rests.
-    pub fn turn(&self) {
-        if let Some(inline) = &self.inline {
-            assert!(inline.settle(TURNS), "the device does not come to rest");
-        }
-    }
-
-    /// The next chain that the device has used, if there is one.
-    ///
-    /// # Panics
-    /// If the device used a chain that it was not given, or claims more bytes than there was room for.
-    pub fn used(&mut self, queue: u16) -> Option<Used> {
-        let (ring, memory, heap) = self.ring_mut(queue);
-        ring.take_used(memory, heap)
-    }
-
-    /// The next chain that the device uses, within ten seconds.
-    ///
-    /// # Panics
-    /// If it uses none, and as [`MockDriver::used`].
-    pub fn wait(&mut self, queue: u16) -> Used {
-        let used = self.wait_for(queue, PATIENCE);
-        used.unwrap_or_else(|| panic!("the device used nothing of queue {queue} (status {:#x})", self.status()))
-    }
-
-    /// The next chain that the device uses, within `patience`. Without threads the device gets as many turns as it
-    /// wants, and no time passes.
-    ///
-    /// # Panics
-    /// As [`MockDriver::used`].
-    pub fn wait_for(&mut self, queue: u16, patience: Duration) -> Option<Used> {
-        if self.inline.is_some() {
-            self.turn();
-            return self.used(queue);
-        }
-        let end = Instant::now() + patience;
-        loop {
-            if let Some(used) = self.used(queue) {
-                return Some(used);
-            }
-            let left = end.checked_duration_since(Instant::now())?;
-            // Interrupts may be off: have a look now and then.
-            let timeout = left.as_millis().min(10) as i32;
-            let _ = self.epoll.wait(timeout, &mut [EpollEvent::default()]);
-            self.interrupts();
-        }
-    }
-
-    /// One request from beginning to end: `readable` (left out if it is empty) and room for `writable` bytes (left out
-    /// if it is 0). Answers what the device wrote.
-    ///
-    /// # Panics
-    /// As [`MockDriver::post`] and [`MockDriver::wait`].
-    pub fn request(&mut self, queue: u16, readable: &[u8], writable: usize) -> Vec<u8> {
-        let mut request = Request::new();
-        if !readable.is_empty() {
-            request = request.readable(readable);
-        }
-        if writable > 0 {
-            request = request.writable(writable);
-        }
-        self.submit(queue, &request)
-    }
-
-    /// One request of any shape from beginning to end; answers what the device wrote. Other requests must not be
-    /// pending on the queue.
-    ///
-    /// # Panics
-    /// As [`MockDriver::post`] and [`MockDriver::wait`], or if another chain is used first.
-    pub fn submit(&mut self, queue: u16, request: &Request) -> Vec<u8> {
-        let head = self.post(queue, request);
-        self.kick(queue);
-        let used = self.wait(queue);
-        assert_eq!(used.head, head, "another chain was used first");
-        used.data
-    }
-
     // Interrupts.
 
     /// How often the line was raised so far.
@@ -380,68 +255,6 @@ impl MockDriver {
     /// If there is no such queue.
     pub fn set_used_event(&self, queue: u16, index: u16) {
         self.ring(queue).set_used_event(&self.memory, index);
-    }
-
-    // For hostile drivers.
-
-    /// Writes a descriptor of the ring's own table.
-    ///
-    /// # Panics
-    /// If there is no such queue, or no memory there.
-    pub fn set_descriptor(&self, queue: u16, index: u16, descriptor: Descriptor) {
-        self.ring(queue).set_descriptor(&self.memory, index, descriptor);
-    }
-
-    /// Puts a head of any kind into the available ring.
-    ///
-    /// # Panics
-    /// If there is no such queue.
-    pub fn offer(&mut self, queue: u16, head: u16) {
-        let (ring, memory, _) = self.ring_mut(queue);
-        ring.offer(memory, head);
-    }
-
-    /// Sets the available index, right or wrong.
-    ///
-    /// # Panics
-    /// If there is no such queue.
-    pub fn set_available_index(&mut self, queue: u16, index: u16) {
-        let (ring, memory, _) = self.ring_mut(queue);
-        ring.set_available_index(memory, index);
-    }
-
-    /// The index of the used ring.
-    ///
-    /// # Panics
-    /// If there is no such queue.
-    pub fn used_index(&self, queue: u16) -> u16 {
-        self.ring(queue).used_index(&self.memory)
-    }
-
-    /// `len` bytes of guest memory for whatever a test wants to put there.
-    ///
-    /// # Panics
-    /// If there is no memory left.
-    pub fn allocate(&mut self, len: usize) -> u64 {
-        self.heap.take(len)
-    }
-
-    /// Copies bytes into guest memory.
-    ///
-    /// # Panics
-    /// If there is no memory there.
-    pub fn write_memory(&self, address: u64, bytes: &[u8]) {
-        self.memory.write_slice(bytes, GuestAddress(address)).unwrap();
-    }
-
-    /// Copies bytes out of guest memory.
-    ///
-    /// # Panics
-    /// If there is no memory there.
-    pub fn read_memory(&self, address: u64, len: usize) -> Vec<u8> {
-        let mut bytes = vec![0; len];
-        self.memory.read_slice(&mut bytes, GuestAddress(address)).unwrap();
-        bytes
     }
 
     /// The largest ring that it sets up.

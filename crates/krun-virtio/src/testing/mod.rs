@@ -35,7 +35,9 @@
 mod builder;
 mod driver;
 mod heap;
+mod hostile;
 mod request;
+mod requests;
 mod ring;
 
 mod upper;
