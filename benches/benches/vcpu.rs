@@ -69,22 +69,15 @@ fn guest(kvm: &Kvm, code: &[u8]) -> (KvmVm, GuestMemoryMmap, Vcpu) {
     (vm, memory, vcpu)
 }
 
-/// The same guest on a descriptor of kvm-ioctls alone.
+/// The same guest on a vCPU of kvm-ioctls' own, with the registers of one of ours.
 fn bare_guest(kvm: &Kvm, code: &[u8]) -> (KvmVm, GuestMemoryMmap, kvm_ioctls::VcpuFd) {
-    let (_, _, like) = guest(kvm, code);
-    let (vm, memory, first) = {
-        let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 1 << 20)]).expect("map memory");
-        memory.write_slice(code, CODE).expect("write the code");
-        let vm = kvm.create_vm(&VmOptions::bare()).expect("make a VM");
-        vm.add_memory(&memory).expect("add memory");
-        let entry = Entry::LongMode(LongMode::new(CODE, GuestAddress(0)));
-        entry.write_tables(&memory).expect("write the tables");
-        let first = vm.fd().create_vcpu(0).expect("make a vCPU");
-        (vm, memory, first)
-    };
-    first.set_sregs(&like.fd().get_sregs().expect("system registers")).expect("set system registers");
-    first.set_regs(&like.fd().get_regs().expect("registers")).expect("set registers");
-    (vm, memory, first)
+    let (_, memory, ours) = guest(kvm, code);
+    let vm = kvm.create_vm(&VmOptions::bare()).expect("make a VM");
+    vm.add_memory(&memory).expect("add memory");
+    let bare = vm.fd().create_vcpu(0).expect("make a vCPU");
+    bare.set_sregs(&ours.fd().get_sregs().expect("system registers")).expect("set system registers");
+    bare.set_regs(&ours.fd().get_regs().expect("registers")).expect("set registers");
+    (vm, memory, bare)
 }
 
 fn exits(c: &mut Criterion) {

@@ -108,13 +108,25 @@ impl KvmVm {
     ///
     /// # Errors
     ///
-    /// A region is not made of whole pages, overlaps a slot, or KVM refuses. Regions before that one stay.
+    /// A region is not made of whole pages, overlaps a slot, or KVM refuses. No region is added then.
     pub fn add_memory<B>(&self, memory: &GuestMemoryMmap<B>) -> Result<Vec<SlotId>, Error>
     where
         B: Bitmap + Send + Sync + 'static,
     {
         let owner: Arc<dyn Any + Send + Sync> = Arc::new(memory.clone());
-        memory.iter().map(|region| self.add_mapped(region, SlotFlags::empty(), Arc::clone(&owner))).collect()
+        let mut added = Vec::new();
+        for region in memory.iter() {
+            match self.add_mapped(region, SlotFlags::empty(), Arc::clone(&owner)) {
+                Ok(id) => added.push(id),
+                Err(error) => {
+                    for id in added {
+                        self.remove_slot(id)?;
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(added)
     }
 
     /// Makes one region the guest's. The VM keeps it mapped as long as it needs it.

@@ -1,7 +1,10 @@
 //! A virtual processor and its run loop.
 
+use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use kvm_bindings::{KVM_EXIT_IO, KVM_EXIT_MEMORY_FAULT, KVM_EXIT_MMIO};
 use kvm_ioctls::VcpuFd;
@@ -12,6 +15,11 @@ use crate::kick::{Kicks, Stay, VcpuHandle, interrupted};
 use crate::mapping::{ImmediateExit, RunPage};
 use crate::vm::VmInner;
 use crate::{abi, sys};
+
+/// Linux 6.12 and 6.13 answer ENOMEM to a VM's first `KVM_RUN` when a signal is pending while they start a thread of
+/// their own. It passes.
+const ENOMEM_TRIES: u32 = 20;
+const ENOMEM_PAUSE: Duration = Duration::from_millis(5);
 
 /// One vCPU. It runs on whichever thread calls [`Vcpu::run`]; `Send`, so that it can be made in one place and run in
 /// another.
@@ -62,6 +70,9 @@ impl Vcpu {
     /// While it runs, one real-time signal ([`VmOptions::kick_signal`](crate::VmOptions)) is blocked in this thread;
     /// afterwards the thread's mask is as before.
     ///
+    /// For a seccomp filter: this makes the calls `ioctl`, `rt_sigprocmask`, `rt_sigtimedwait`, `gettid`, `futex` and, when
+    /// KVM asks for patience, `nanosleep`; a kick makes `tgkill`, `getpid` and `futex`. The handler's own come on top.
+    ///
     /// # Errors
     ///
     /// The processor or KVM cannot go on ([`Error::FailEntry`], [`Error::Internal`]), guest memory is not there
@@ -69,6 +80,7 @@ impl Vcpu {
     pub fn run(&mut self, handler: &dyn ExitHandler) -> Result<Stop, Error> {
         let kicks = Arc::clone(&self.kicks);
         let _stay = Stay::take(&kicks, sys::borrow(&self.fd))?;
+        let mut patience = ENOMEM_TRIES;
         loop {
             match self.enter() {
                 Ok(()) => {}
@@ -78,7 +90,12 @@ impl Vcpu {
                     }
                     continue;
                 }
-                Err(Left::Failed(error)) => return Err(error),
+                Err(Left::NoMemory) if patience > 0 => {
+                    patience -= 1;
+                    thread::sleep(ENOMEM_PAUSE);
+                    continue;
+                }
+                Err(left @ (Left::NoMemory | Left::Failed(_))) => return Err(left.into_error()),
                 Err(Left::Fault(fault)) => match self.memory_fault(handler, fault)? {
                     ControlFlow::Continue(()) => continue,
                     ControlFlow::Break(stop) => return Ok(stop),
@@ -101,7 +118,8 @@ impl Vcpu {
             // A vCPU that waits for its INIT was woken (KVM_MP_STATE_UNINITIALIZED); nothing has happened.
             Some(libc::EAGAIN) => Err(Left::Interrupted),
             Some(errno @ (libc::EFAULT | libc::EHWPOISON)) => Err(Left::Fault(self.describe_fault(errno))),
-            _ => Err(Left::Failed(Error::Kvm { what: "run a vCPU", source: error })),
+            Some(libc::ENOMEM) => Err(Left::NoMemory),
+            _ => Err(Left::Failed(error)),
         }
     }
 
@@ -181,7 +199,7 @@ impl Vcpu {
                 }
                 // A memory fault cannot come from here, and if it did, the next run would meet it again.
                 Err(Left::Interrupted | Left::Fault(_)) => break,
-                Err(Left::Failed(error)) => outcome = Err(error),
+                Err(left @ (Left::NoMemory | Left::Failed(_))) => outcome = Err(left.into_error()),
             }
             if outcome.is_err() {
                 break;
@@ -202,5 +220,18 @@ impl Drop for Vcpu {
 enum Left {
     Interrupted,
     Fault(MemoryFault),
-    Failed(Error),
+    NoMemory,
+    Failed(io::Error),
+}
+
+impl Left {
+    fn into_error(self) -> Error {
+        let source = match self {
+            Self::Interrupted => io::Error::from_raw_os_error(libc::EINTR),
+            Self::Fault(fault) => return Error::MemoryFault(fault),
+            Self::NoMemory => io::Error::from_raw_os_error(libc::ENOMEM),
+            Self::Failed(error) => error,
+        };
+        Error::Kvm { what: "run a vCPU", source }
+    }
 }

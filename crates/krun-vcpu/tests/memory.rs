@@ -201,4 +201,11 @@ fn memory_of_several_regions() {
     assert_eq!(guest.vm.add_memory(&memory).unwrap().len(), memory.num_regions());
     assert_eq!(vcpu.run(&Log::default()).unwrap(), Stop::Halted);
     assert_eq!(memory.read_obj::<u32>(GuestAddress(SLOT + 8)).unwrap(), 0x55);
+
+    // All or nothing: the second region of this lies over one that is there.
+    let overlapping =
+        GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(SLOT + 0x1000), 0x1000), (GuestAddress(1 << 32), 0x1000)])
+            .unwrap();
+    guest.vm.add_memory(&overlapping).unwrap_err();
+    guest.vm.add_region(&region(SLOT + 0x1000, 0x1000), SlotFlags::empty()).unwrap();
 }

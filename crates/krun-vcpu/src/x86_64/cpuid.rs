@@ -72,6 +72,13 @@ pub fn build_cpuid(supported: &[kvm_cpuid_entry2], config: &CpuConfig, apic_id: 
     entries
 }
 
+/// Whether KVM's own leaves are there: leaf 0x4000_0000 with its signature (Documentation/virt/kvm/x86/cpuid.rst). They
+/// bring kvm-clock, without which kernels calibrate by the timer, in some nine thousand exits.
+pub(super) fn has_kvm_leaves(supported: &[kvm_cpuid_entry2]) -> bool {
+    let signature = [*b"KVMK", *b"VMKV", *b"M\0\0\0"].map(u32::from_le_bytes);
+    supported.iter().any(|leaf| leaf.function == 0x4000_0000 && [leaf.ebx, leaf.ecx, leaf.edx] == signature)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Vendor {
     Intel,
@@ -257,6 +264,7 @@ mod tests {
         let tsc = find(&table, 0x15, 0);
         assert_eq!(u64::from(tsc.ecx) * u64::from(tsc.ebx) / u64::from(tsc.eax), 2_100_000_000);
         assert_eq!(find(&table, 0x4000_0000, 0), supported[8]);
+        assert!(has_kvm_leaves(&table) && !has_kvm_leaves(&supported[..8]));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::vcpu::Vcpu;
 use crate::vm::{Irqchip, KvmVm};
 use crate::{Cap, CpuId};
 
-use super::cpuid::{CpuConfig, build_cpuid};
+use super::cpuid::{CpuConfig, build_cpuid, has_kvm_leaves};
 use super::entry::Entry;
 use super::msr::boot_msrs;
 
@@ -44,6 +44,9 @@ impl Vcpu {
     /// KVM refuses one of them.
     pub fn configure(&self, config: &CpuConfig) -> Result<(), Error> {
         let supported = self.kvm().supported_cpuid()?;
+        if !has_kvm_leaves(supported.as_slice()) {
+            tracing::warn!("KVM shows guests no leaves of its own: they will take seconds to calibrate their clocks");
+        }
         let tsc_khz = config.tsc_khz.or_else(|| self.fd().get_tsc_khz().ok().filter(|khz| *khz != 0));
         let config = CpuConfig { tsc_khz, ..config.clone() };
         self.set_cpuid(&build_cpuid(supported.as_slice(), &config, self.id()))?;
