@@ -38,7 +38,7 @@ impl MockDriver {
     }
 
     /// Kicks a queue if the device asks for it, all that was posted since its index was `old` considered
-    /// ([`Ring::next_available`]). Answers whether it did.
+    /// ([`Ring::next_available`](super::Ring::next_available)). Answers whether it did.
     ///
     /// # Panics
     /// If there is no such queue.
