@@ -4,6 +4,8 @@
 //! to the boot it is part of. Each measurement stands beside a plain copy of as many bytes: the ratio says how much
 //! the protocol adds to moving the bytes at all.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says so")]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
