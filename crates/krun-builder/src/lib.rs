@@ -1,4 +1,56 @@
-//! Composes KVM, a kernel, virtio devices and an init into a microVM that runs one command.
+//! MicroVMs as values: a kernel, a directory, a command; one call to build, one to start, one to wait.
+//!
+//! ```no_run
+//! use krun_builder::{Command, KernelSource, Vm, Volume};
+//!
+//! # fn main() -> Result<(), krun_builder::Error> {
+//! let vm = Vm::builder()
+//!     .vcpus(2)
+//!     .memory_mib(512)
+//!     .kernel(KernelSource::Bundle("libkrunfw.so.5".into()))
+//!     .root("/srv/root")
+//!     .volume(Volume::new("/home/me/project", "/project").read_only())
+//!     .command(Command::new("/bin/sh").args(["-c", "uname -a; ls /project"]).env("LANG", "C.UTF-8"))
+//!     .inherit_stdio()
+//!     .build()?;
+//! let status = vm.start()?.wait()?;
+//! println!("{status}");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What it is
+//!
+//! The reference composition of the krun crates: [`krun_vcpu`] runs the CPUs, [`krun_kernel_loader`] brings a kernel into
+//! memory, [`krun_virtio`] hosts the devices ([`krun_console`], [`krun_virtio_fs`]), [`krun_init`] is the guest's first
+//! process. Each of them works without this one; this one is for whoever wants a VM and not a VMM.
+//!
+//! # From settings to an exit status
+//!
+//! - [`VmBuilder`] takes settings. [`VmBuilder::build`] checks all of them and opens everything they name; its
+//!   [`BuildError`] lists *every* problem, with the setting, its value, the reason and the remedy. Settings that make no
+//!   sense together are problems, not ignored.
+//! - [`Vm`] holds open files and no memory. A program may give up its privileges here.
+//! - [`RunningVm`] has the guest's memory and threads. As a file descriptor it is readable when the VM has ended, so it
+//!   fits any event loop; [`VmHandle`] sends signals, new terminal sizes and the order to stop from any thread.
+//! - [`ExitStatus`] says how it ended. The exit code comes from init over a private channel. A panic of the guest's
+//!   kernel, a triple fault and a restart are outcomes of their own, never mistaken for the command's.
+//!
+//! # What it does not do
+//!
+//! It never ends the process, installs no signal handler, and touches no terminal and no standard stream that it was not
+//! given. It reads no environment variable. It has no global state: a process may run many VMs at once. A VM has the
+//! devices that were asked for, and no other. There is no hot-plug: virtio-mmio has none.
+//!
+//! # How a VM lies in memory
+//!
+//! [`Layout::plan`] decides, as a pure function. RAM is one memory slot, or two around the hole below 4 GiB; its host
+//! addresses are congruent to its guest addresses modulo 2 MiB, so that KVM can map huge pages, and it is reserved, not
+//! filled: a 5 GiB guest starts on a 4 GiB host. Devices have a page of registers each from `0xd0000000` on, and share
+//! the I/O APIC's lines when there are more of them than lines. As many devices fit as the kernel's command line has room
+//! for: about 45.
+//!
+//! Only x86-64 Linux hosts with KVM are supported so far.
 #![warn(clippy::indexing_slicing)]
 
 mod boot;

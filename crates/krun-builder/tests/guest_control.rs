@@ -115,7 +115,7 @@ fn a_terminal_is_one_in_the_guest() {
     tcsetwinsize(&master, size(100, 40)).unwrap();
 
     let script = "trap 'stty size' WINCH; tty -s && stty size; read line; echo \"got $line\"
-        (trap - INT; sleep 1000); echo interrupted $?; read end; stty size; exit 4";
+        trap : INT; sleep 1000; echo interrupted $?; read end; stty size; exit 4";
     let builder = guest().terminal(terminal.try_clone().unwrap(), terminal).command(sh(script));
     let running = builder.build().unwrap().start().unwrap();
     let mut screen = Screen { master: master.into(), text: String::new() };

@@ -27,9 +27,9 @@ fn a_stock_bzimage_runs_a_program_from_an_initrd() {
     let vm = Vm::builder()
         .kernel(KernelSource::File(asset("KRUN_TEST_BZIMAGE")))
         .initrd(&initrd)
-        .memory_mib(512)
+        .memory_mib(256)
         .serial(serial.try_clone().unwrap())
-        .kernel_cmdline("earlyprintk=ttyS0 acpi=off pci=off");
+        .kernel_cmdline("earlyprintk=serial");
     let status = vm.build().unwrap().start().unwrap().wait().unwrap();
     let text = String::from_utf8_lossy(&read_all(serial)).into_owned();
     assert_eq!(status, ExitStatus::Rebooted, "{text}");
