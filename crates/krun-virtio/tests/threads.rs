@@ -199,6 +199,28 @@ fn threads_have_names_and_are_set_up() {
 }
 
 #[test]
+fn threads_leave_signals_to_the_host() {
+    let mask = || {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).unwrap();
+        u64::from_str_radix(line.trim(), 16).unwrap()
+    };
+    let before = mask();
+    let (tell, told) = mpsc::channel();
+    let executor = ThreadPerWorker::with_setup(move |_| {
+        tell.send(mask()).unwrap();
+        Ok(())
+    });
+    let driver = MockDriver::builder(device("signals", vec![Script::default()])).executor(Arc::new(executor)).start();
+    let blocked = |signal: i32, mask: u64| mask >> (signal - 1) & 1 == 1;
+    let (pipe, term, segv) = (13, 15, 11);
+    let theirs = told.recv().unwrap();
+    assert!(blocked(pipe, theirs) && blocked(term, theirs) && !blocked(segv, theirs));
+    assert_eq!(mask(), before);
+    drop(driver);
+}
+
+#[test]
 fn a_thread_that_cannot_be_set_up_runs_nothing() {
     let allow = Arc::new(AtomicU32::new(0));
     let allowed = allow.clone();

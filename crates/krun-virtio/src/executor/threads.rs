@@ -12,10 +12,14 @@ use vmm_sys_util::eventfd::EventFd;
 use super::event_loop::{EventLoop, Parts, signal};
 use super::{Executor, NotStarted, Running};
 use crate::device::Task;
+use crate::sys::without_signals;
 
 type Setup = Arc<dyn Fn(&str) -> io::Result<()> + Send + Sync>;
 
 /// Runs each task on a thread of its own, in an event loop.
+///
+/// The threads block the process's signals: no handler of the host's runs on one, and no SIGPIPE ends the process for
+/// a pipe that a device writes to.
 #[derive(Clone, Default)]
 pub struct ThreadPerWorker {
     setup: Option<Setup>,
@@ -57,7 +61,7 @@ impl ThreadPerWorker {
                 }
             }
         };
-        let handle = Builder::new().name(name.to_owned()).spawn(body)?;
+        let handle = without_signals(|| Builder::new().name(name.to_owned()).spawn(body))?;
         if self.setup.is_some() {
             reported.recv().unwrap_or_else(|_| Err(io::Error::other("the set-up of a thread panicked")))?;
         }
