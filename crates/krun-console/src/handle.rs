@@ -140,7 +140,7 @@ impl ConsoleHandle {
 
     /// Closes the host's side of a port for good: the descriptors are closed, so whoever reads the output sees its end.
     /// What the guest still sends is thrown away; to wait for it, [`flush`](Self::flush) first. Whoever has a generic
-    /// port open in the guest gets `ENODEV`.
+    /// port open in the guest gets `ENODEV`. It takes effect while the device runs, or when it runs again.
     ///
     /// # Errors
     /// [`Error::NoSuchPort`].

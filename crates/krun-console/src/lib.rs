@@ -65,6 +65,7 @@ mod handle;
 mod host_fd;
 mod interest;
 mod port;
+mod port_io;
 pub mod protocol;
 mod receive;
 mod stall;

@@ -54,11 +54,16 @@ impl Receiver {
     ///
     /// [`Turn::Drained`] means that nothing is to be done before the guest's next kick.
     pub(crate) fn turn(&mut self, queue: Option<&mut VirtQueue>, open: bool, watch: &mut dyn Watch) -> Turn {
-        let Some(queue) = queue.filter(|_| open && self.input.is_some()) else {
+        let Some(queue) = queue else {
             self.interest.off(watch);
             return Turn::Drained;
         };
+        // Buffers are news only to one who has bytes for them.
         queue.arm(false);
+        if !open || self.input.is_none() {
+            self.interest.off(watch);
+            return Turn::Drained;
+        }
         let mut end = self.move_chains(queue);
         queue.flush();
         if end == Turn::Blocked {

@@ -4,17 +4,16 @@ use crate::config::{F_MULTIPORT, F_SIZE, Role};
 use crate::control::{ResizeOrder, Size};
 use crate::handle::{Phase, Shared};
 use crate::port::Port;
+use crate::port_io::PortIo;
 use crate::protocol::{Change, Handshake, HostSide, Protocol};
-use crate::receive::Receiver;
 use crate::stall::Stalls;
-use crate::status::{PortEvent, PortStatus, Side};
+use crate::status::{PortEvent, PortStatus};
 use crate::sys::{SigpipeGuard, sigpipe_is_blocked};
-use crate::transmit::{Transmitter, Turn};
+use crate::transmit::Turn;
 use krun_virtio::{Context, Ready, Worker};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Duration;
 
 /// Tokens of the worker's own descriptors; those of the ports follow.
 const WAKE: u32 = 0;
@@ -22,77 +21,6 @@ const TIMER: u32 = 1;
 
 /// Control messages handled before the ports have their turn.
 const CONTROL_TURN: usize = 256;
-
-/// One port, as the worker sees it.
-pub(crate) struct PortIo {
-    pub(crate) receive: Receiver,
-    pub(crate) transmit: Transmitter,
-    /// An output was given.
-    had_output: bool,
-    console: bool,
-    /// The host has closed the port.
-    closed: bool,
-    patience: Option<Duration>,
-    /// A turn ended before its work did.
-    more: bool,
-    /// The last flush that found the output drained.
-    flushed: u64,
-    /// What the board says.
-    told: (bool, bool, u64),
-}
-
-impl PortIo {
-    fn new(at: usize, port: Port) -> Self {
-        let token = u32::try_from(at).unwrap_or(u32::MAX / 4) * 2 + 2;
-        let text = port.text();
-        Self {
-            had_output: port.output.is_some(),
-            console: port.console,
-            closed: false,
-            patience: port.patience,
-            more: false,
-            flushed: 0,
-            told: (false, false, 0),
-            receive: Receiver::new(port.input, token),
-            transmit: Transmitter::new(port.output, text, token + 1),
-        }
-    }
-
-    /// What the guest is to be told about the host's side.
-    fn host_side(&self) -> HostSide {
-        let input = self.receive.is_live();
-        let output = self.transmit.is_live();
-        match (self.closed, self.console) {
-            (true, false) => HostSide::Removed,
-            (true, true) => HostSide::Closed,
-            // The protocol knows no half-closed port, and a closed one makes writers wait for ever.
-            _ if input || output => HostSide::Open,
-            _ if self.receive.has_ended() => HostSide::Closed,
-            // A writer gets an error; waiting for a reader that does not come would be worse.
-            (_, false) if self.had_output => HostSide::Removed,
-            // Output that is thrown away, because there is no better place or because the console outlives its reader.
-            _ => HostSide::Open,
-        }
-    }
-
-    fn input_side(&self) -> Side {
-        match self.receive.failure() {
-            Some(error) => Side::Failed(error.clone()),
-            None if self.receive.is_live() => Side::Open,
-            None if self.receive.has_ended() => Side::Ended,
-            None => Side::Absent,
-        }
-    }
-
-    fn output_side(&self) -> Side {
-        match self.transmit.failure() {
-            Some(error) => Side::Failed(error.clone()),
-            None if self.transmit.is_live() => Side::Open,
-            None if self.had_output => Side::Ended,
-            None => Side::Absent,
-        }
-    }
-}
 
 /// The worker of a console device.
 pub(crate) struct ConsoleWorker {
@@ -132,10 +60,6 @@ impl ConsoleWorker {
         self.shared.set_size(self.protocol.size(0));
     }
 
-    fn guard(&self) -> Option<SigpipeGuard> {
-        (!self.sigpipe_blocked).then(SigpipeGuard::new)
-    }
-
     fn is_guest_open(&self, at: usize) -> bool {
         if self.multiport { self.protocol.is_guest_open(at) } else { at == 0 }
     }
@@ -170,6 +94,7 @@ impl ConsoleWorker {
 
     /// Bytes from the guest.
     fn transmit(&mut self, at: usize, cx: &mut Context<'_>) {
+        let _guard = (!self.sigpipe_blocked).then(SigpipeGuard::new);
         let has_queues = self.has_queues(at);
         let flush = self.flush;
         let Some(port) = self.ports.get_mut(at) else { return };
@@ -355,7 +280,6 @@ impl ConsoleWorker {
 impl Worker for ConsoleWorker {
     fn start(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         self.sigpipe_blocked = sigpipe_is_blocked();
-        let _guard = self.guard();
         self.multiport = cx.session.features & F_MULTIPORT != 0;
         cx.watch.add(self.shared.wake.as_fd(), WAKE, Ready::IN)?;
         let timed = self.ports.iter().any(|port| port.console && port.had_output && port.patience.is_some());
@@ -376,7 +300,6 @@ impl Worker for ConsoleWorker {
     }
 
     fn queue_event(&mut self, index: u16, cx: &mut Context<'_>) {
-        let _guard = self.guard();
         match Role::of(index) {
             Role::Receive(at) => self.receive(at, cx),
             Role::Transmit(at) => self.transmit(at, cx),
@@ -386,7 +309,6 @@ impl Worker for ConsoleWorker {
     }
 
     fn io_event(&mut self, token: u32, _ready: Ready, cx: &mut Context<'_>) {
-        let _guard = self.guard();
         match token {
             WAKE => {
                 let _ = rustix::io::read(&self.shared.wake, &mut [0; 8]);

@@ -8,13 +8,16 @@
 )]
 
 mod guest;
+#[path = "guest/terminal.rs"]
+mod terminal;
 
 use guest::{Guest, pattern};
 use krun_console::{Console, Input, Output, Port, Side};
 use krun_virtio::{Sink, Source};
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
+use terminal::terminal;
 
 /// Gives its bytes a few at a time. It has no descriptor, so it is always ready.
 struct Giver(Vec<u8>);
@@ -106,4 +109,33 @@ fn ends_that_could_never_go_on_are_given_up() {
     let status = handle.status(1).unwrap();
     assert!(matches!((status.input, status.output), (Side::Failed(_), Side::Failed(_))));
     assert_eq!(status.lost, 4);
+}
+
+#[test]
+fn one_terminal_is_input_output_and_error() {
+    let (mut master, slave) = terminal();
+    let again = || slave.try_clone().unwrap();
+    let console = Console::new(vec![
+        Port::console().input_fd(again()).unwrap().output_fd(again()).unwrap(),
+        Port::named("out").output_fd(again()).unwrap(),
+        Port::named("error").output_fd(again()).unwrap(),
+    ]);
+    let mut guest = Guest::new(console.unwrap());
+    guest.open(1);
+    guest.open(2);
+    for (id, word) in [(0, b"con"), (1, b"out"), (2, b"err")] {
+        guest.write(id, word);
+        let mut got = [0; 3];
+        master.read_exact(&mut got).unwrap();
+        assert_eq!(&got, word);
+    }
+    master.write_all(b"key").unwrap();
+    assert_eq!(guest.read(0), b"key");
+    // The terminal goes away, and the guest lives on.
+    drop((master, slave));
+    guest.write(1, b"nobody");
+    guest.write(0, b"nobody");
+    guest.hear();
+    assert_eq!((guest.taken(0), guest.taken(1)), (2, 2));
+    assert_eq!(guest.removed, [1]);
 }

@@ -7,15 +7,17 @@
     reason = "helpers fail their test, and its numbers are small"
 )]
 
+#[path = "guest/terminal.rs"]
+mod terminal;
+
 use krun_console::{Error, HostFd, Input, Output};
 use krun_virtio::VecSink;
 use rustix::fs::{OFlags, fcntl_getfl};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use terminal::terminal;
 
 fn read(input: &mut impl Input, room: usize) -> io::Result<Vec<u8>> {
     let mut sink = VecSink::new(room);
@@ -25,19 +27,6 @@ fn read(input: &mut impl Input, room: usize) -> io::Result<Vec<u8>> {
 
 fn kind<T: std::fmt::Debug>(result: io::Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
-}
-
-/// Master and slave of a new terminal in raw mode.
-fn terminal() -> (File, File) {
-    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&master).unwrap();
-    unlockpt(&master).unwrap();
-    let name = ptsname(&master, Vec::new()).unwrap();
-    let slave = rustix::fs::open(&name, OFlags::RDWR | OFlags::NOCTTY, rustix::fs::Mode::empty()).unwrap();
-    let mut settings = tcgetattr(&slave).unwrap();
-    settings.make_raw();
-    tcsetattr(&slave, OptionalActions::Now, &settings).unwrap();
-    (File::from(master), File::from(slave))
 }
 
 /// Reads an input that has nothing, then something, then its end.

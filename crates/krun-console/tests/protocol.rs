@@ -163,7 +163,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(700))]
 
     /// Whatever is said and done, in whatever order: no rule is broken, nothing piles up, and in the end the driver
     /// knows how things are.
