@@ -685,3 +685,43 @@ fn values_of_any_size_are_bounded() {
     assert!(client.call(Opcode::Setxattr, ROOT, &[&how, b"\0"]).is_err(), "no name");
     assert!(client.call(Opcode::Setxattr, ROOT, &[&how, b"user.y"]).is_err(), "no NUL");
 }
+
+#[test]
+fn a_process_without_privileges_acts_as_itself() {
+    if !support::is_root() {
+        eprintln!("SKIPPED: giving privileges up needs some");
+        return;
+    }
+    let arena = Arena::new();
+    std::os::unix::fs::chown(arena.share(), Some(1234), Some(1234)).expect("chown");
+    fs::set_permissions(arena.dir.path(), fs::Permissions::from_mode(0o755)).expect("chmod");
+    fs::write(arena.share().join("private"), "root's").expect("write");
+    fs::set_permissions(arena.share().join("private"), fs::Permissions::from_mode(0o600)).expect("chmod");
+    let path = arena.share();
+    // Users and capabilities belong to a thread: this one gives them up for good.
+    let thread = std::thread::Builder::new().name("unprivileged".into()).spawn(move || {
+        let (uid, gid) = (rustix::process::Uid::from_raw(1234), rustix::process::Gid::from_raw(1234));
+        rustix::thread::set_thread_groups(&[]).expect("no groups");
+        rustix::thread::set_thread_res_gid(gid, gid, gid).expect("a group");
+        rustix::thread::set_thread_res_uid(uid, uid, uid).expect("a user");
+        let mut client = Client::share(&path);
+        (client.uid, client.gid) = (0, 0);
+        let dir = client.mkdir(ROOT, "dir", 0o777).expect("mkdir");
+        let (file, fh) = client.create(dir.node, "file", libc::O_RDWR, 0o666).expect("create");
+        assert_eq!((dir.attr.uid, file.attr.uid, file.attr.gid), (1234, 1234, 1234), "its own, whoever asked");
+        assert_eq!((dir.attr.mode & 0o777, file.attr.mode & 0o777), (0o755, 0o644), "the request's umask");
+        client.write(file.node, fh, 0, b"content").expect("write");
+        let change = abi::SetattrIn { valid: abi::fattr::UID, uid: 0, ..Default::default() };
+        assert_eq!(client.setattr(file.node, change).expect_err("not to be had"), libc::EPERM);
+        let change = abi::SetattrIn { valid: abi::fattr::UID, uid: 1234, ..Default::default() };
+        client.setattr(file.node, change).expect("no change");
+        // What the host denies this user, it denies the guest's root too.
+        let private = client.lookup(ROOT, "private").expect("may be seen").node;
+        assert_eq!(client.open(private, libc::O_RDONLY).expect_err("root's"), libc::EACCES);
+        client.setlk(file.node, fh, 1, 1, (0, 9), false).expect("a lock");
+        client.call(Opcode::Syncfs, ROOT, &[&[0; 8]]).expect("syncfs");
+    });
+    thread.expect("a thread").join().expect("joins");
+    assert_eq!(fs::metadata(arena.share().join("dir/file")).expect("stat").uid(), 1234);
+    arena.check();
+}
