@@ -113,7 +113,7 @@ pub use queue::{Chain, End, RingFault, Step, VirtQueue, gather, scatter};
 // Types of these crates are in the API above: no second line in a manifest has to match.
 pub use virtio_queue::QueueState;
 pub use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
-pub use {virtio_bindings, virtio_queue, vm_memory};
+pub use {virtio_bindings, virtio_queue, vm_memory, vmm_sys_util};
 
 /// The README's example, compiled and run.
 #[cfg(doctest)]
