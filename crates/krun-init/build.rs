@@ -27,18 +27,20 @@ const FLAGS: &[&str] = &[
     "--cap-lints=allow",
 ];
 
-/// For a linker that is a C compiler.
+/// For a C compiler that links.
 const COMPILER_FLAGS: &[&str] =
     &["-Clink-arg=-nostdlib", "-Clink-arg=-nostartfiles", "-Clink-arg=-static", "-Clink-arg=-Wl,--build-id=none"];
 
-/// For the linker that comes with rustc.
-const LLD_FLAGS: &[&str] = &["-Clinker=rust-lld", "-Clinker-flavor=ld.lld", "-Clink-arg=--build-id=none"];
+/// For a linker as such.
+const LINKER_FLAGS: &[&str] = &["-Clink-arg=--build-id=none"];
+
+/// The linker that comes with rustc: it knows every architecture.
+const OWN_LINKER: &[&str] = &["-Clinker=rust-lld", "-Clinker-flavor=ld.lld"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=guest");
     println!("cargo::rerun-if-changed=src/protocol");
-    println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
 
     let target = env::var("TARGET")?;
     let architecture = env::var("CARGO_CFG_TARGET_ARCH")?;
@@ -49,21 +51,34 @@ fn main() -> Result<(), Box<dyn Error>> {
         .into());
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set: run this through cargo")?).join("init");
-    compile(&target, &out)
-}
-
-fn compile(target: &str, out: &Path) -> Result<(), Box<dyn Error>> {
     let mut rustc = Command::new(env::var_os("RUSTC").ok_or("RUSTC is not set: run this through cargo")?);
-    rustc.args(FLAGS).arg("--target").arg(target).arg("-o").arg(out).arg("guest/main.rs");
+    rustc.args(FLAGS).arg("--target").arg(&target).arg("-o").arg(out).arg("guest/main.rs");
+    if target.ends_with("musl") {
+        // The start files that come with this target would bring a second entry point.
+        rustc.arg("-Clink-self-contained=no");
+    }
     match env::var("RUSTC_LINKER") {
-        Ok(linker) => rustc.arg(format!("-Clinker={linker}")).args(COMPILER_FLAGS),
-        Err(_) if target == env::var("HOST")? => rustc.args(COMPILER_FLAGS),
-        Err(_) => rustc.args(LLD_FLAGS),
-    };
+        Ok(linker) => {
+            rustc.arg(format!("-Clinker={linker}"));
+            rustc.args(if is_compiler(Path::new(&linker)) { COMPILER_FLAGS } else { LINKER_FLAGS });
+        }
+        Err(_) if env::var("HOST")?.starts_with(&architecture) => {
+            rustc.args(COMPILER_FLAGS);
+        }
+        Err(_) => {
+            rustc.args(OWN_LINKER).args(LINKER_FLAGS);
+        }
+    }
     let status = rustc.status().map_err(|error| format!("cannot run {rustc:?}: {error}"))?;
     if status.success() {
         Ok(())
     } else {
         Err(format!("the guest's init does not compile ({status}): {rustc:?}").into())
     }
+}
+
+/// Whether the configured linker takes a C compiler's options.
+fn is_compiler(linker: &Path) -> bool {
+    let name = linker.file_name().unwrap_or_default().to_string_lossy();
+    !(name == "ld" || name.starts_with("ld.") || name.ends_with("lld") || name.ends_with("-ld"))
 }
