@@ -14,7 +14,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use krun_virtio::testing::{MockDriver, Request, Used};
+use krun_virtio::testing::{Descriptor, MockDriver, Request, Used};
 use krun_virtio_fs::abi::{self, Opcode};
 use krun_virtio_fs::{Error, FileSystem, FsDevice, FuseServer, PassthroughFs};
 use support::{ROOT, array, lock, parse, request};
@@ -269,4 +269,66 @@ fn several_queues_and_any_file_system() {
         let reply = driver.submit(queue, &Request::new().readable(lookup).writable(144));
         assert_eq!(abi::EntryOut::decode(&array(&parse(&reply, queue.into()).expect("LOOKUP"), 0)).attr.size, 7);
     }
+}
+
+#[test]
+fn a_request_that_changes_while_it_is_read_is_one_or_the_other() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let share = dir.path().join("share");
+    fs::create_dir_all(share.join("a")).expect("mkdir");
+    fs::write(share.join("a/b"), "not by this way").expect("write");
+    fs::write(share.join("a_b"), "content").expect("write");
+    let device = FsDevice::new("t", PassthroughFs::builder(&share).build().expect("a share")).expect("a device");
+    let mut driver = MockDriver::threaded(device);
+    let init = abi::InitIn { major: 7, minor: 38, ..Default::default() };
+    let init = request(Opcode::Init as u32, 0, 1, (0, 0), &[&init.encode()]);
+    parse(&driver.submit(QUEUE, &Request::new().readable(init).writable(80)), 1).expect("INIT");
+
+    let lookup = request(Opcode::Lookup as u32, ROOT, 5, (0, 0), &[b"a_b\0"]);
+    let (at, room) = (driver.allocate(lookup.len()), driver.allocate(144));
+    driver.write_memory(at, &lookup);
+    let length = u32::try_from(lookup.len()).expect("short");
+    // The name to a path and back, the length of the request, and the end of the name.
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (memory, stopped) = (driver.memory().clone(), stop.clone());
+    let changer = std::thread::Builder::new().name("guest".into()).spawn(move || {
+        use vm_memory::{Bytes, GuestAddress};
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            for (offset, bytes) in [
+                (41, &b"/"[..]),
+                (0, &u32::MAX.to_le_bytes()),
+                (41, b"_"),
+                (0, &length.to_le_bytes()),
+                (43, b"x"),
+                (43, b"\0"),
+            ] {
+                memory.write_slice(bytes, GuestAddress(at + offset)).expect("memory");
+            }
+        }
+    });
+    let changer = changer.expect("a thread");
+    let (mut found, mut refused) = (0, 0);
+    let end = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < end {
+        let next = |flags, address, len, next| Descriptor { address, len, flags, next };
+        driver.set_descriptor(QUEUE, 0, next(Descriptor::NEXT, at, length, 1));
+        driver.set_descriptor(QUEUE, 1, next(Descriptor::WRITE, room, 144, 0));
+        driver.offer(QUEUE, 0);
+        driver.kick(QUEUE);
+        let used = driver.wait(QUEUE);
+        match parse(&driver.read_memory(room, used.len as usize), 5) {
+            Ok(entry) => {
+                assert_eq!(abi::EntryOut::decode(&array(&entry, 0)).attr.size, 7, "the file, not the path");
+                found += 1;
+            }
+            Err(error) => {
+                assert_eq!(error, libc::EINVAL);
+                refused += 1;
+            }
+        }
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    changer.join().expect("joins");
+    assert!(found > 0 && refused > 0, "both were met: {found} {refused}");
+    assert!(!driver.needs_reset());
 }

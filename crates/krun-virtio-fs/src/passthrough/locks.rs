@@ -16,7 +16,7 @@ use crate::errno::{Errno, Failure, FsResult};
 use crate::types::{Handle, Lock, LockKind, NodeId, SetLock};
 
 /// The open files that hold the locks on one file, by owner.
-pub(super) type Owners = HashMap<u64, Arc<LockFile>>;
+pub(super) type Owners = HashMap<u64, LockFile>;
 
 /// Counts the open files that hold locks.
 #[derive(Debug)]
@@ -69,25 +69,16 @@ fn busy(errno: Errno, wait: bool) -> Failure {
 }
 
 impl PassthroughFs {
-    fn owner(inode: &Inode, owner: u64) -> Option<Arc<LockFile>> {
-        inode.locks.lock().unwrap_or_else(PoisonError::into_inner).as_ref()?.get(&owner).cloned()
-    }
-
-    /// The open file of an owner, opened if it has none.
-    fn owner_or_new(&self, inode: &Inode, owner: u64) -> Result<Arc<LockFile>, Errno> {
-        if let Some(file) = Self::owner(inode, owner) {
-            return Ok(file);
-        }
+    /// The open file of an owner that has none yet.
+    fn open_for_locks(&self, inode: &Inode) -> Result<LockFile, Errno> {
         // Exclusive locks want a file that may be written. Where that is denied, shared ones still work.
-        let file = self.lock_files.open(|| {
+        self.lock_files.open(|| {
             self.proc_fd.reopen(inode.as_fd(), OFlags::RDWR).or_else(|_| {
                 self.proc_fd
                     .reopen(inode.as_fd(), OFlags::RDONLY)
                     .or_else(|_| self.proc_fd.reopen(inode.as_fd(), OFlags::WRONLY))
             })
-        })?;
-        let mut owners = inode.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(owners.get_or_insert_default().entry(owner).or_insert_with(|| Arc::new(file)).clone())
+        })
     }
 
     /// All locks of an owner on a file end.
@@ -107,8 +98,9 @@ impl PassthroughFs {
         if lock.kind == LockKind::Unlock {
             return Err(Errno::INVAL.into());
         }
+        let owners = inode.locks.lock().unwrap_or_else(PoisonError::into_inner);
         // An open file of the guest holds no locks of this kind: everybody's are in its way, as they should be.
-        match Self::owner(&inode, owner) {
+        match owners.as_ref().and_then(|owners| owners.get(&owner)) {
             Some(file) => Ok(sys::ofd_get_lock(file.as_fd(), lock)?),
             None => Ok(sys::ofd_get_lock(open.as_fd(), lock)?),
         }
@@ -124,20 +116,18 @@ impl PassthroughFs {
             };
             return rustix::fs::flock(&*open, operation).map_err(|errno| busy(errno.into(), how.wait));
         }
-        if how.lock.kind == LockKind::Unlock {
-            return match Self::owner(&inode, how.owner) {
-                Some(file) => Ok(sys::ofd_set_lock(file.as_fd(), &how.lock)?),
-                None => Ok(()),
-            };
+        // No call below waits. Held throughout, so that threads of one owner do not take each other's open file away.
+        let mut owners = inode.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(file) = owners.as_ref().and_then(|owners| owners.get(&how.owner)) {
+            return sys::ofd_set_lock(file.as_fd(), &how.lock).map_err(|errno| busy(errno, how.wait));
         }
-        let held = Self::owner(&inode, how.owner).is_some();
-        let file = self.owner_or_new(&inode, how.owner)?;
-        sys::ofd_set_lock(file.as_fd(), &how.lock).map_err(|errno| {
-            if !held {
-                // Who holds nothing needs no open file meanwhile.
-                self.end_locks(node, how.owner);
-            }
-            busy(errno, how.wait)
-        })
+        if how.lock.kind == LockKind::Unlock {
+            return Ok(());
+        }
+        // Who gets no lock needs no open file meanwhile: it is kept only afterwards.
+        let file = self.open_for_locks(&inode)?;
+        sys::ofd_set_lock(file.as_fd(), &how.lock).map_err(|errno| busy(errno, how.wait))?;
+        owners.get_or_insert_default().insert(how.owner, file);
+        Ok(())
     }
 }
