@@ -9,8 +9,7 @@ use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
 use crate::device::{Ready, Task, Watch};
 
-// event-manager hands back 32 bits of ours. Tasks use all but the last 64 Ki of them (a kick's token ends in a queue's
-// number, below the largest number of queues).
+// event-manager hands back 32 bits of ours. A task's end at 2^31 + 2^16: its worker's below 2^31, then one per queue.
 const STOP: u32 = u32::MAX;
 const PUMP: u32 = u32::MAX - 1;
 
