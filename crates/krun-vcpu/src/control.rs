@@ -78,9 +78,9 @@ enum Phase {
     Parked,
 }
 
-/// A closure to run on every parked vCPU.
+/// A closure to run on every parked vCPU, with its member's key.
 #[derive(Clone)]
-struct Task(Arc<dyn Fn(&mut Vcpu) + Send + Sync>);
+struct Task(Arc<dyn Fn(u64, &mut Vcpu) + Send + Sync>);
 
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -191,9 +191,9 @@ impl Controller {
         if state.mode != Mode::Paused || state.members.values().any(|member| member.thread == Some(me)) {
             return Err(Error::NotPaused);
         }
-        state.task = Some(Task(Arc::new(move |vcpu| {
+        state.task = Some(Task(Arc::new(move |key, vcpu| {
             let result = visit(vcpu);
-            sink.lock().unwrap_or_else(PoisonError::into_inner).insert(vcpu.id(), result);
+            sink.lock().unwrap_or_else(PoisonError::into_inner).insert((vcpu.id(), key), result);
         })));
         state.members.values_mut().for_each(|member| member.owes_task = true);
         self.shared.changed.notify_all();
@@ -295,7 +295,7 @@ impl Enrolled {
                     match task {
                         Some(task) if member.owes_task => {
                             drop(state);
-                            (task.0)(&mut self.vcpu);
+                            (task.0)(self.key, &mut self.vcpu);
                             state = shared.lock();
                             if let Some(member) = state.members.get_mut(&self.key) {
                                 member.owes_task = false;

@@ -13,8 +13,10 @@ use std::time::Duration;
 use common::{Guest, Log, kvm, long_mode, within_a_minute};
 use krun_vcpu::{Error, Stop, VmOptions};
 
-/// Counts in rbx and at 0x20000 for ever.
+/// Counts in rbx and at 0x20000 for ever. Interrupts are on, although none come: Bochs lets its own machine's timer
+/// interrupt a guest only if the guest would take interrupts, and a single CPU has this loop and the test to run.
 const COUNT: &[u8] = &[
+    0xfb, // sti
     0x48, 0xff, 0xc3, // inc rbx
     0x48, 0x89, 0x1c, 0x25, 0x00, 0x00, 0x02, 0x00, // mov [0x20000], rbx
     0xeb, 0xf3, // jmp to the inc

@@ -14,8 +14,9 @@ use krun_vcpu::vm_memory::{Bytes, GuestAddress};
 use krun_vcpu::{Error, ExitHandler, Flow, Stop, VcpuState, VmOptions, VmState};
 
 /// Counts in rbx and at 0x20000, and folds each count into rax, until the word at 0x20008 is set; leaves rax at 0x20010
-/// and ends.
+/// and ends. Interrupts are on for the sake of Bochs: see the kick tests.
 const FOLD: &[u8] = &[
+    0xfb, // sti
     0x48, 0xff, 0xc3, // inc rbx
     0x48, 0x69, 0xc0, 0xb5, 0xa9, 0x43, 0x6b, // imul rax, rax, 0x6b43a9b5
     0x48, 0x01, 0xd8, // add rax, rbx
