@@ -78,9 +78,11 @@ enum Phase {
     Parked,
 }
 
-/// A closure to run on every parked vCPU, with its member's key.
+/// What to do on every parked vCPU, given its member's key.
 #[derive(Clone)]
-struct Task(Arc<dyn Fn(u64, &mut Vcpu) + Send + Sync>);
+struct Task(Arc<Visit>);
+
+type Visit = dyn Fn(u64, &mut Vcpu) + Send + Sync;
 
 impl fmt::Debug for Task {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
