@@ -97,7 +97,7 @@ mod sys;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use bytes::{Call, IOV_MAX, Iov, Reader, Received, Short, Sink, Source, VecSink, Writer};
+pub use bytes::{Call, IOV_MAX, Iov, IovMut, Reader, Received, Short, Sink, Source, VecSink, Writer};
 pub use device::{
     Context, Queues, Ready, Session, SharedMemory, SharedWindow, Task, VirtioDevice, Watch, Worker, read_config_bytes,
 };

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use krun_virtio::{Call, Short, Sink};
+use krun_virtio::{Call, IovMut, Short, Sink};
 
 use crate::abi::{AttrOut, EntryOut, OutHeader};
 use crate::errno::{Errno, FsResult};
@@ -97,7 +97,7 @@ impl Sink for Limited<'_> {
         Ok(())
     }
 
-    fn lend(&mut self, max: usize, call: Call<'_>) -> io::Result<usize> {
+    fn lend(&mut self, max: usize, call: Call<'_, IovMut>) -> io::Result<usize> {
         let count = self.sink.lend(max.min(self.left), call)?;
         self.pass(count);
         Ok(count)

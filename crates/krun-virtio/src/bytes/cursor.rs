@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Call, Iov, Short, Sink, Source};
+use super::{Call, Iov, IovMut, Short, Sink, Source};
 
 /// Where a cursor stands. It lies in the chain, so that a chain may be split into cursors again and again.
 #[derive(Debug, Clone, Copy, Default)]
@@ -220,8 +220,8 @@ impl Sink for Writer<'_> {
         self.0.copy_in(src)
     }
 
-    fn lend(&mut self, max: usize, call: Call<'_>) -> io::Result<usize> {
-        self.0.lend(max, call)
+    fn lend(&mut self, max: usize, call: Call<'_, IovMut>) -> io::Result<usize> {
+        self.0.lend(max, &mut |iovs| call(Iov::writable(iovs)))
     }
 
     fn skip(&mut self, n: usize) -> Result<(), Short> {

@@ -21,7 +21,7 @@ use std::os::fd::BorrowedFd;
 
 pub(crate) use cursor::{Cursor, Position};
 pub use cursor::{Reader, Writer};
-pub use raw::Iov;
+pub use raw::{Iov, IovMut};
 pub use slice::VecSink;
 pub use sys::{IOV_MAX, Received};
 
@@ -30,8 +30,9 @@ pub use sys::{IOV_MAX, Received};
 #[error("fewer bytes than the request needs")]
 pub struct Short;
 
-/// One system call over lent memory: it answers how many bytes it moved.
-pub type Call<'a> = &'a mut dyn FnMut(&[Iov]) -> io::Result<usize>;
+/// One system call over lent memory: it answers how many bytes it moved. A [`Source`] lends [`Iov`]s, a [`Sink`]
+/// [`IovMut`]s.
+pub type Call<'a, I = Iov> = &'a mut dyn FnMut(&[I]) -> io::Result<usize>;
 
 /// A cursor over bytes to be read: the readable half of a chain, or `&[u8]`.
 pub trait Source {
@@ -131,7 +132,7 @@ pub trait Sink {
     ///
     /// # Errors
     /// Those of `call`; the position is then unchanged.
-    fn lend(&mut self, max: usize, call: Call<'_>) -> io::Result<usize>;
+    fn lend(&mut self, max: usize, call: Call<'_, IovMut>) -> io::Result<usize>;
 
     /// Passes over `n` bytes that [`Sink::patch`] fills later: FUSE and vsock headers before the payload, block's
     /// status behind it.

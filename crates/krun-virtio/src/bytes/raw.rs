@@ -1,11 +1,12 @@
-//! The one type that is an address: [`Iov`].
+//! The types that are addresses: [`Iov`] and [`IovMut`].
 #![expect(unsafe_code, reason = "guest memory is reached by address; everything above works on checked cursors")]
 
 use std::io;
 
 use super::Call;
 
-/// Address and length for a system call. Opaque: never a `&[u8]`, because the guest writes while we look.
+/// Address and length of bytes that a system call reads. Opaque: never a `&[u8]`, because the guest writes while we
+/// look.
 ///
 /// It is laid out as the system's `struct iovec`: a `&[Iov]` may be passed as a `*const iovec`.
 #[repr(transparent)]
@@ -23,9 +24,8 @@ impl Iov {
     /// `len` bytes at `base`.
     ///
     /// # Safety
-    /// The bytes stay mapped, readable and (unless this ends up in a [`super::Source`] only) writable for as long as
-    /// this value is used. No Rust reference to them may be alive meanwhile, shared ones excepted where the value ends
-    /// up in a [`super::Source`] only.
+    /// The bytes stay mapped and readable for as long as this value is used, and no exclusive Rust reference to them is
+    /// alive meanwhile.
     pub unsafe fn new(base: *mut u8, len: usize) -> Self {
         Self(libc::iovec { iov_base: base.cast(), iov_len: len })
     }
@@ -52,6 +52,13 @@ impl Iov {
         Self(libc::iovec { iov_base: base.cast(), iov_len: (self.len() - from).min(max) })
     }
 
+    /// The same bytes, to be written by a system call. Only for a chain's writable half and other memory of which
+    /// [`IovMut::new`]'s promise holds.
+    pub(super) fn writable(iovs: &[Self]) -> &[IovMut] {
+        // SAFETY: `IovMut` is a transparent wrapper of `Iov`: same layout, same validity.
+        unsafe { std::slice::from_raw_parts(iovs.as_ptr().cast(), iovs.len()) }
+    }
+
     /// Takes `next` in, if it begins where this one ends. Only for pieces of one mapping.
     pub(crate) fn join(&mut self, next: &Self) -> bool {
         let adjacent = std::ptr::eq(self.as_ptr().wrapping_add(self.len()), next.as_ptr());
@@ -76,8 +83,48 @@ impl Iov {
     /// Copies in as much of `src` as fits.
     pub(crate) fn copy_from(&self, src: &[u8]) {
         let len = self.len().min(src.len());
-        // SAFETY: as for `copy_to`, with the directions exchanged; cursors that write are built over writable memory.
+        // SAFETY: as for `copy_to`, with the directions exchanged; cursors that write are built over memory that a guest
+        // shares for writing, or over that of an `IovMut`.
         unsafe { std::ptr::copy_nonoverlapping(src.as_ptr(), self.as_ptr(), len) }
+    }
+}
+
+/// Address and length of bytes that a system call fills. A type of its own, so that no sequence of safe calls can have
+/// a system call write where a [`super::Source`] only lent for reading.
+///
+/// It is laid out as the system's `struct iovec`, like [`Iov`].
+#[repr(transparent)]
+#[derive(Debug)]
+pub struct IovMut(Iov);
+
+impl IovMut {
+    /// `len` bytes at `base`.
+    ///
+    /// # Safety
+    /// The bytes stay mapped, readable and writable for as long as this value is used, and no Rust reference to them is
+    /// alive meanwhile.
+    pub unsafe fn new(base: *mut u8, len: usize) -> Self {
+        // SAFETY: more was promised than is asked for.
+        Self(unsafe { Iov::new(base, len) })
+    }
+
+    /// Length in bytes.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether it has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The address, for system calls that this crate does not offer. What is done with it is the caller's to justify.
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.0.as_ptr()
+    }
+
+    pub(crate) fn iov(&self) -> &Iov {
+        &self.0
     }
 }
 
@@ -90,9 +137,9 @@ pub(super) fn lend_shared(bytes: &[u8], call: Call<'_>) -> io::Result<usize> {
 }
 
 /// Lends a buffer of our own for writing.
-pub(super) fn lend_exclusive(bytes: &mut [u8], call: Call<'_>) -> io::Result<usize> {
+pub(super) fn lend_exclusive(bytes: &mut [u8], call: Call<'_, IovMut>) -> io::Result<usize> {
     // SAFETY: the bytes are exclusively borrowed for the whole call and not touched through the reference during it;
-    // the `Iov` is dropped right after it and cannot be copied out by safe code.
-    let iov = unsafe { Iov::new(bytes.as_mut_ptr(), bytes.len()) };
+    // the `IovMut` is dropped right after it and cannot be copied out by safe code.
+    let iov = unsafe { IovMut::new(bytes.as_mut_ptr(), bytes.len()) };
     call(&[iov])
 }

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::raw::{lend_exclusive, lend_shared};
-use super::{Call, Short, Sink, Source};
+use super::{Call, IovMut, Short, Sink, Source};
 
 impl Source for &[u8] {
     fn remaining(&self) -> usize {
@@ -84,7 +84,7 @@ impl Sink for VecSink {
         Ok(())
     }
 
-    fn lend(&mut self, max: usize, call: Call<'_>) -> io::Result<usize> {
+    fn lend(&mut self, max: usize, call: Call<'_, IovMut>) -> io::Result<usize> {
         let max = max.min(self.remaining());
         if max == 0 {
             return Ok(0);

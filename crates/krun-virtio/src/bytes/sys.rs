@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{Iov, socket};
+use super::{Iov, IovMut, socket};
 
 /// Pieces that one system call takes: Linux's `UIO_MAXIOV`.
 pub const IOV_MAX: usize = 1024;
@@ -36,8 +36,8 @@ fn retry(mut call: impl FnMut() -> isize) -> io::Result<usize> {
     }
 }
 
-/// Address and count as the system calls want them, at most [`IOV_MAX`].
-fn vector(iovs: &[Iov]) -> (*const libc::iovec, libc::c_int) {
+/// Address and count as the system calls want them, at most [`IOV_MAX`]. `I` is [`Iov`] or [`IovMut`].
+fn vector<I>(iovs: &[I]) -> (*const libc::iovec, libc::c_int) {
     let count = iovs.len().min(IOV_MAX);
     (iovs.as_ptr().cast(), libc::c_int::try_from(count).unwrap_or(0))
 }
@@ -52,9 +52,9 @@ pub(super) fn pwrite(fd: BorrowedFd<'_>, iovs: &[Iov], at: u64, flags: i32) -> i
     retry(|| unsafe { libc::pwritev2(fd.as_raw_fd(), base, count, at, flags) })
 }
 
-pub(super) fn pread(fd: BorrowedFd<'_>, iovs: &[Iov], at: u64, flags: i32) -> io::Result<usize> {
+pub(super) fn pread(fd: BorrowedFd<'_>, iovs: &[IovMut], at: u64, flags: i32) -> io::Result<usize> {
     let ((base, count), at) = (vector(iovs), offset(at)?);
-    // SAFETY: as in `pwrite`; a sink's memory is writable too.
+    // SAFETY: as in `pwrite`, for `IovMut`, whose memory is writable too.
     retry(|| unsafe { libc::preadv2(fd.as_raw_fd(), base, count, at, flags) })
 }
 
@@ -64,7 +64,7 @@ pub(super) fn write(fd: BorrowedFd<'_>, iovs: &[Iov]) -> io::Result<usize> {
     retry(|| unsafe { libc::writev(fd.as_raw_fd(), base, count) })
 }
 
-pub(super) fn read(fd: BorrowedFd<'_>, iovs: &[Iov]) -> io::Result<usize> {
+pub(super) fn read(fd: BorrowedFd<'_>, iovs: &[IovMut]) -> io::Result<usize> {
     let (base, count) = vector(iovs);
     // SAFETY: as in `pread`.
     retry(|| unsafe { libc::readv(fd.as_raw_fd(), base, count) })
@@ -91,13 +91,13 @@ pub(super) fn send_whole(fd: BorrowedFd<'_>, iovs: &[Iov], flags: i32, to: Optio
     send(fd, iovs, flags, to)
 }
 
-pub(super) fn recv(fd: BorrowedFd<'_>, iovs: &[Iov], flags: i32) -> io::Result<Received> {
+pub(super) fn recv(fd: BorrowedFd<'_>, iovs: &[IovMut], flags: i32) -> io::Result<Received> {
     let mut address = socket::Address::empty();
     let mut message = message(iovs);
     (message.msg_name, message.msg_namelen) = address.as_ptr();
     // MSG_TRUNC as an input flag makes the answer longer than what was stored; the output flag tells it as well.
     let flags = (flags | libc::MSG_DONTWAIT) & !libc::MSG_TRUNC;
-    // SAFETY: `message` names iovecs that are mapped and writable as `Iov::new` promised, and an address buffer of the
+    // SAFETY: `message` names iovecs that are mapped and writable as `IovMut::new` promised, and an address buffer of the
     // length it states that lives to the end of this function; there is no control buffer.
     let len = retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut message, flags) })?;
     Ok(Received {
@@ -108,7 +108,7 @@ pub(super) fn recv(fd: BorrowedFd<'_>, iovs: &[Iov], flags: i32) -> io::Result<R
     })
 }
 
-fn message(iovs: &[Iov]) -> libc::msghdr {
+fn message<I>(iovs: &[I]) -> libc::msghdr {
     // SAFETY: all-zero bytes are a valid `msghdr`: null pointers, zero lengths.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
     message.msg_iov = iovs.as_ptr().cast_mut().cast();

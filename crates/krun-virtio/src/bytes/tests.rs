@@ -26,7 +26,7 @@ impl Pieces {
         cuts.dedup();
         let (mut f, mut result) = (Some(f), None);
         let _ = lend_exclusive(&mut self.bytes, &mut |whole| {
-            let mut iovs: Vec<Iov> = cuts.windows(2).map(|w| whole[0].part(w[0], w[1] - w[0])).collect();
+            let mut iovs: Vec<Iov> = cuts.windows(2).map(|w| whole[0].iov().part(w[0], w[1] - w[0])).collect();
             result = f.take().map(|f| f(&mut iovs));
             Ok(0)
         });
@@ -130,10 +130,10 @@ fn check_sink(sink: &mut dyn Sink, mut model: Vec<u8>, ops: &[Op]) -> Vec<u8> {
                 let lent = max.min(left);
                 let bytes = next(took.min(lent));
                 let n = sink.lend(max, &mut |iovs| {
-                    assert_eq!(total(iovs), lent);
+                    assert_eq!(iovs.iter().map(IovMut::len).sum::<usize>(), lent);
                     let mut done = 0;
                     for iov in iovs {
-                        iov.copy_from(&bytes[done.min(bytes.len())..]);
+                        iov.iov().copy_from(&bytes[done.min(bytes.len())..]);
                         done += iov.len();
                     }
                     Ok(took)

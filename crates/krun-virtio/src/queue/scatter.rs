@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Chain;
-use crate::bytes::{Cursor, IOV_MAX, Iov, Position, Reader, Sink, Source, Writer};
+use crate::bytes::{Cursor, IOV_MAX, Iov, IovMut, Position, Reader, Sink, Source, Writer};
 
 /// The pieces of many chains in a row, as one cursor's worth. Leaves nothing in `scratch` that may dangle.
 fn with_all<R>(
@@ -25,8 +25,8 @@ fn with_all<R>(
     Ok((result?, moved))
 }
 
-fn copy(iovs: &[Iov], scratch: &mut Vec<Iov>) -> io::Result<usize> {
-    scratch.extend(iovs.iter().map(|iov| iov.part(0, usize::MAX)));
+fn copy<'a>(iovs: impl Iterator<Item = &'a Iov>, scratch: &mut Vec<Iov>) -> io::Result<usize> {
+    scratch.extend(iovs.map(|iov| iov.part(0, usize::MAX)));
     Ok(0)
 }
 
@@ -49,7 +49,7 @@ pub fn scatter<R>(
         let mut writer = chain.writer();
         let start = writer.written();
         writer.skip(header).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-        let lent = writer.lend(usize::MAX, &mut |iovs| copy(iovs, scratch));
+        let lent = writer.lend(usize::MAX, &mut |iovs| copy(iovs.iter().map(IovMut::iov), scratch));
         writer.truncate(start);
         lent.map(drop)
     };
@@ -85,7 +85,7 @@ pub fn gather<R>(
     call: impl FnOnce(&mut dyn Source) -> io::Result<R>,
 ) -> io::Result<R> {
     let collect = |chain: &mut Chain, scratch: &mut Vec<Iov>| {
-        chain.reader().lend(usize::MAX, &mut |iovs| copy(iovs, scratch)).map(drop)
+        chain.reader().lend(usize::MAX, &mut |iovs| copy(iovs.iter(), scratch)).map(drop)
     };
     let (result, mut left) = with_all(scratch, chains, collect, |cursor| {
         let mut source = Reader::new(cursor);
