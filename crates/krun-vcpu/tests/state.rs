@@ -196,3 +196,34 @@ fn a_vcpu_goes_back_to_where_it_was() {
     vcpu.restore(&state).unwrap();
     assert_eq!(vcpu.run(&Log::default()).unwrap(), Stop::Code(2));
 }
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn floating_point_registers_move_too() {
+    let Some(kvm) = kvm() else { return };
+    let code = [
+        0x0f, 0x20, 0xe0, // mov rax, cr4
+        0x0d, 0x00, 0x06, 0x00, 0x00, // or eax, OSFXSR | OSXMMEXCPT
+        0x0f, 0x22, 0xe0, // mov cr4, rax
+        0xb8, 0x14, 0x00, 0x00, 0x00, // mov eax, 20
+        0xf2, 0x0f, 0x2a, 0xc0, // cvtsi2sd xmm0, eax
+        0xd9, 0xe8, // fld1
+        0xe6, 0xf4, // out DONE, al
+        0xf2, 0x0f, 0x58, 0xc0, // addsd xmm0, xmm0
+        0xf2, 0x0f, 0x2c, 0xd8, // cvttsd2si ebx, xmm0
+        0xd8, 0xc0, // fadd st, st(0)
+        0x48, 0x83, 0xec, 0x08, // sub rsp, 8
+        0xdb, 0x1c, 0x24, // fistp dword ptr [rsp]
+        0x03, 0x1c, 0x24, // add ebx, [rsp]
+        0x89, 0xd8, // mov eax, ebx
+        0xe6, 0xf4, // out DONE, al
+    ];
+    let (first, mut vcpu) = long_mode(&kvm, &code);
+    assert_eq!(vcpu.run(&Log::default()).unwrap(), Stop::Code(20));
+    let state = vcpu.save().unwrap();
+    let second = Guest::new(&kvm, &VmOptions::bare());
+    copy_memory(&first, &second);
+    let mut vcpu = second.vm.create_vcpu(0).unwrap();
+    vcpu.restore(&state).unwrap();
+    assert_eq!(vcpu.run(&Log::default()).unwrap(), Stop::Code(42));
+}
