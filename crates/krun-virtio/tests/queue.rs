@@ -414,6 +414,10 @@ fn one_call_fills_many_chains() {
     assert_eq!(failed.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
     assert!(scatter(&mut chains[3..], 65, &mut scratch, |_| -> std::io::Result<()> { panic!("not called") }).is_err());
     assert_eq!((chains[3].written(), scratch.len()), (0, 0));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = scatter(&mut chains[3..], 12, &mut scratch, |_| -> std::io::Result<()> { panic!("in the call") });
+    }));
+    assert!(panicked.is_err() && scratch.is_empty(), "no address outlives the call");
     // What lies there is what was sent, behind each header.
     let sent: Vec<u8> = (0..3u64)
         .flat_map(|i| {

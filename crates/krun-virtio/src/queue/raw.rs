@@ -3,7 +3,7 @@
 
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 
 use virtio_queue::QueueState;
 
@@ -86,7 +86,7 @@ pub(super) struct Rings {
 // SAFETY: the addresses stay valid on any thread while `regions` is held. What lies there is shared with the guest and
 // accessed by atomic or volatile access only.
 unsafe impl Send for Rings {}
-// SAFETY: as above; the one method that is not atomic, `set_used_entry`, is called by the queue's only owner.
+// SAFETY: as above.
 unsafe impl Sync for Rings {}
 
 impl Rings {
@@ -148,12 +148,11 @@ impl Rings {
     pub(super) fn set_used_entry(&self, position: u16, head: u16, len: u32) {
         let offset = 4 + 8 * self.slot(position);
         let entry = self.used.wrapping_add(offset).cast::<u32>();
-        // SAFETY: the slot is below the ring's size, the area's extent was checked, and it is aligned to 4. Only the
-        // queue's owner writes here; the driver reads after it saw the index.
-        unsafe {
-            entry.write_volatile(u32::from(head).to_le());
-            entry.wrapping_add(1).write_volatile(len.to_le());
-        }
+        // SAFETY: the slot is below the ring's size, the area's extent was checked, and it is aligned to 4.
+        let (id, length) = unsafe { (AtomicU32::from_ptr(entry), AtomicU32::from_ptr(entry.wrapping_add(1))) };
+        // The driver reads them after it saw the index.
+        id.store(u32::from(head).to_le(), Ordering::Relaxed);
+        length.store(len.to_le(), Ordering::Relaxed);
         self.regions.mark_guest_dirty(self.used_address.saturating_add(offset as u64), 8);
     }
 

@@ -5,23 +5,32 @@ use std::io;
 use super::Chain;
 use crate::bytes::{Cursor, IOV_MAX, Iov, IovMut, Position, Reader, Sink, Source, Writer};
 
-/// The pieces of many chains in a row, as one cursor's worth. Leaves nothing in `scratch` that may dangle.
+/// Memory to work in. However it is left, by a panic too, nothing stays in it that may dangle.
+struct Scratch<'a>(&'a mut Vec<Iov>);
+
+impl Drop for Scratch<'_> {
+    fn drop(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// The pieces of many chains in a row, as one cursor's worth.
 fn with_all<R>(
     scratch: &mut Vec<Iov>,
     chains: &mut [Chain],
     mut collect: impl FnMut(&mut Chain, &mut Vec<Iov>) -> io::Result<()>,
     call: impl FnOnce(Cursor<'_>) -> (io::Result<R>, usize),
 ) -> io::Result<(R, usize)> {
-    scratch.clear();
+    let scratch = Scratch(scratch);
+    scratch.0.clear();
     for chain in chains {
-        collect(chain, scratch).inspect_err(|_| scratch.clear())?;
-        if scratch.len() >= IOV_MAX {
+        collect(chain, scratch.0)?;
+        if scratch.0.len() >= IOV_MAX {
             break;
         }
     }
-    let mut position = Position::start(scratch.iter().map(Iov::len).sum());
-    let (result, moved) = call(Cursor::new(scratch, &mut position));
-    scratch.clear();
+    let mut position = Position::start(scratch.0.iter().map(Iov::len).sum());
+    let (result, moved) = call(Cursor::new(scratch.0, &mut position));
     Ok((result?, moved))
 }
 
