@@ -1,6 +1,8 @@
 //! A FUSE client over plain bytes: what the tests of the public API share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod arena;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
