@@ -108,7 +108,8 @@ impl Receiver {
         if self.ended { Turn::Drained } else { Turn::More }
     }
 
-    /// Pops chains for one call. One without room is of no use to anybody and goes back empty.
+    /// Pops chains for one call. One without room goes back empty when its turn comes; between others it ends the batch,
+    /// because chains can be put back in order only.
     fn collect(&mut self, queue: &mut VirtQueue) {
         let mut room = 0;
         for _ in 0..BATCH {
@@ -116,11 +117,13 @@ impl Receiver {
                 return;
             }
             let Some(chain) = queue.pop() else { return };
-            if chain.writable() == 0 {
-                queue.complete(chain);
-            } else {
+            if chain.writable() > 0 {
                 room += chain.writable();
                 self.chains.push(chain);
+            } else if self.chains.is_empty() {
+                queue.complete(chain);
+            } else {
+                return queue.put_back(chain);
             }
         }
     }

@@ -153,15 +153,18 @@ impl Transmitter {
         Turn::More
     }
 
-    /// Pops the next chains; those without a byte (left) are done.
+    /// Pops the next chains. One without a byte (left) is done when its turn comes; between others it ends the batch,
+    /// because chains can be put back in order only.
     fn collect(&mut self, queue: &mut VirtQueue) {
         for _ in 0..BATCH {
             let Some(mut chain) = queue.pop() else { return };
             self.pass_taken(&mut chain);
-            if chain.reader().remaining() == 0 {
+            if chain.reader().remaining() > 0 {
+                self.chains.push(chain);
+            } else if self.chains.is_empty() {
                 queue.complete(chain);
             } else {
-                self.chains.push(chain);
+                return queue.put_back(chain);
             }
         }
     }

@@ -470,6 +470,44 @@ fn receive_buffers_of_any_shape() {
 }
 
 #[test]
+fn chains_of_no_use_between_others() {
+    let ((mut stdout, stdout_ours), (stdin_ours, mut stdin)) = (io::pipe().unwrap(), io::pipe().unwrap());
+    let port = Port::named("both").input_fd(stdin_ours).unwrap().output_fd(stdout_ours).unwrap();
+    let mut guest = Guest::boot(MockDriver::builder(Console::new(vec![Port::console(), port]).unwrap()).queue_size(8));
+    guest.open(1);
+    // More than the pipe takes, with chains in between that have nothing to be read.
+    let data = pattern(90_000, 6);
+    for piece in data.chunks(30_000) {
+        assert!(guest.try_send(1, &Request::new().readable(piece)));
+        assert!(guest.try_send(1, &Request::new().writable(10)));
+    }
+    guest.driver.turn();
+    let mut got = Vec::new();
+    while got.len() < data.len() {
+        got.extend(read_now(&mut stdout));
+        guest.driver.turn();
+    }
+    assert!(got == data);
+    assert_eq!(guest.taken(1), 6);
+    // Receive buffers, every other of them without room, before there is anything to put into them.
+    stdin.write_all(&pattern(8 * PAGE, 1)).unwrap();
+    while !guest.take(1).is_empty() {}
+    let queue = Role::Receive(1).queue();
+    for request in [Request::new().writable(4), Request::new().readable(b"-"), Request::new().writable(4)] {
+        guest.driver.post(queue, &request);
+    }
+    guest.driver.kick(queue);
+    guest.driver.turn();
+    stdin.write_all(b"abcdef").unwrap();
+    let mut got = Vec::new();
+    for _ in 0..3 {
+        got.push(guest.driver.wait(queue).data);
+    }
+    assert_eq!(got, [b"abcd".to_vec(), Vec::new(), b"ef".to_vec()], "used in order");
+    assert!(!guest.driver.needs_reset());
+}
+
+#[test]
 fn mistakes_are_told_in_words() {
     let told = |ports| Console::new(ports).unwrap_err().to_string();
     assert!(told(vec![]).contains("at least one port"));
