@@ -227,6 +227,48 @@ fn the_process_keeps_its_signals() {
     assert_eq!(signals(signal), (true, false, false), "default action, not blocked, not pending");
 }
 
+static HANDLED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note(_signal: libc::c_int) {
+    HANDLED.store(true, Ordering::SeqCst);
+}
+
+#[test]
+fn other_signals_reach_their_handlers_and_the_guest_runs_on() {
+    let Some(kvm) = kvm() else { return };
+    let (guest, mut vcpu) = long_mode(&kvm, COUNT);
+    let handle = vcpu.handle();
+    let handler: extern "C" fn(libc::c_int) = note;
+    #[expect(unsafe_code, reason = "installs a handler for a signal of the test's own")]
+    // SAFETY: the handler only stores to an atomic.
+    let installed = unsafe { libc::signal(libc::SIGUSR2, handler as *const () as libc::sighandler_t) };
+    assert_ne!(installed, libc::SIG_ERR);
+    thread::scope(|scope| {
+        let (tell, told) = std::sync::mpsc::channel();
+        let runner = thread::Builder::new()
+            .name("vcpu".into())
+            .spawn_scoped(scope, move || {
+                #[expect(unsafe_code, reason = "asks for the thread's id")]
+                // SAFETY: cannot fail.
+                tell.send(unsafe { libc::gettid() }).unwrap();
+                vcpu.run(&Log::default())
+            })
+            .unwrap();
+        let thread_id = told.recv().unwrap();
+        wait_until(|| guest.word(0x2_0000) > 0);
+        #[expect(unsafe_code, reason = "sends a signal to a thread")]
+        // SAFETY: three numbers; the thread has not been joined yet.
+        let sent = unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread_id, libc::SIGUSR2) };
+        assert_eq!(sent, 0);
+        wait_until(|| HANDLED.load(Ordering::SeqCst));
+        let before = guest.word(0x2_0000);
+        wait_until(|| guest.word(0x2_0000) > before);
+        assert!(!runner.is_finished());
+        handle.kick();
+        assert_eq!(runner.join().unwrap().unwrap(), Stop::Kicked);
+    });
+}
+
 #[test]
 fn only_real_time_signals_kick() {
     let Some(kvm) = kvm() else { return };
