@@ -101,9 +101,9 @@ pub struct Size {
 /// How the two numbers of a resize message are ordered.
 ///
 /// The specification puts columns first. Linux read rows first from 2010 on, followed the specification for some
-/// releases of 2025 and 2026 (and stable kernels of that time, 6.12.65 among them), and then went back. Only the one
-/// who chooses the kernel can know. The size in the configuration space, which drivers without multiport read, was
-/// never in doubt.
+/// releases of 2025, and then went back; the long-term kernels 6.12 took the first change only (6.12.65 and 6.12.113
+/// read columns first). Only the one who chooses the kernel can know. The size in the configuration space, which
+/// drivers without multiport read, was never in doubt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum ResizeOrder {
     /// Columns, then rows, as the specification says.
