@@ -60,7 +60,8 @@
 //! - **No request blocks the others.** A read that is not in the page cache, `fsync`, and the like go to a few threads
 //!   of their own. A lock that is waited for takes no thread at all.
 //! - **Each request is answered**, unless it has no reply or no room for one; then its chain is used with length 0.
-//! - **Locks are real**: what `flock` and `fcntl` lock in a guest is locked for other guests and for the host.
+//! - **Locks are real**: what `flock` and `fcntl` lock in a guest is locked for other guests and for the host, unless
+//!   [the guest is to keep them](Locks::Guest).
 //! - **The process is left as it is.** Umask, working directory, user and group are a thread's own here.
 //!
 //! # What it does not do
@@ -96,7 +97,7 @@ pub use errno::{Errno, Failure, FsResult};
 pub use error::Error;
 pub use filesystem::FileSystem;
 pub use overlay::{OverlayBuilder, OverlayFs};
-pub use passthrough::{MountPoints, PassthroughBuilder, PassthroughFs, Xattrs};
+pub use passthrough::{Locks, MountPoints, PassthroughBuilder, PassthroughFs, Xattrs};
 pub use read_only::ReadOnly;
 pub use server::{FuseServer, Handled, MAX_WRITE};
 pub use types::{

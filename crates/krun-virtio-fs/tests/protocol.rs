@@ -13,8 +13,8 @@ mod support;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 
-use krun_virtio_fs::PassthroughFs;
 use krun_virtio_fs::abi::{self, Opcode};
+use krun_virtio_fs::{Locks, OpenOptions, PassthroughFs};
 use support::arena::Arena;
 use support::{Client, ROOT, array, errno, lock, name, open_descriptors, request};
 
@@ -287,4 +287,22 @@ fn values_of_any_size_are_bounded() {
     let how = abi::SetxattrIn { size: 0, ..Default::default() }.encode();
     assert!(client.call(Opcode::Setxattr, ROOT, &[&how, b"\0"]).is_err(), "no name");
     assert!(client.call(Opcode::Setxattr, ROOT, &[&how, b"user.y"]).is_err(), "no NUL");
+}
+
+#[test]
+fn locks_may_be_left_to_the_guest() {
+    let arena = Arena::new();
+    for locks in [Locks::Everywhere, Locks::Guest] {
+        let client = Client::new(PassthroughFs::builder(arena.share()).locks(locks).build().expect("a share"));
+        let offered = client.init().flags & (1 << 1 | 1 << 10);
+        assert_eq!(offered, if locks == Locks::Guest { 0 } else { 1 << 1 | 1 << 10 });
+        let (file, fh) = client.create(ROOT, "f", libc::O_RDWR, 0o644).expect("create");
+        let taken = client.setlk(file.node, fh, 1, 1, (0, 9), false);
+        assert_eq!(taken.err(), (locks == Locks::Guest).then_some(libc::ENOSYS));
+        let reads = client.open(file.node, libc::O_RDONLY).expect("open").open_flags;
+        let writes = client.open(file.node, libc::O_RDWR).expect("open").open_flags;
+        let quiet = OpenOptions::NOFLUSH.bits();
+        assert_eq!((reads & quiet != 0, writes & quiet), (locks == Locks::Guest, 0), "{locks:?}");
+        fs::remove_file(arena.share().join("f")).expect("remove");
+    }
 }

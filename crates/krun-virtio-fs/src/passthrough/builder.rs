@@ -40,6 +40,17 @@ pub enum Xattrs {
     All,
 }
 
+/// Whom advisory locks (`flock`, `fcntl`) hold back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Locks {
+    /// Everybody: this guest, other guests that have the directory, the host.
+    #[default]
+    Everywhere,
+    /// The processes of this guest, whose kernel keeps the locks. Locking needs no request then, and closing a file
+    /// that was only read neither.
+    Guest,
+}
+
 /// Settings of a [`PassthroughFs`].
 #[derive(Debug)]
 #[must_use]
@@ -51,6 +62,7 @@ pub struct PassthroughBuilder {
     mounts: MountPoints,
     device_nodes: bool,
     xattrs: Xattrs,
+    locks: Locks,
     max_files: Option<usize>,
 }
 
@@ -82,6 +94,7 @@ impl PassthroughBuilder {
             mounts: MountPoints::default(),
             device_nodes: false,
             xattrs: Xattrs::default(),
+            locks: Locks::default(),
             max_files: None,
         }
     }
@@ -120,6 +133,12 @@ impl PassthroughBuilder {
     /// Which extended attributes pass through. Default: [`Xattrs::Usual`].
     pub fn xattrs(mut self, xattrs: Xattrs) -> Self {
         self.xattrs = xattrs;
+        self
+    }
+
+    /// Whom advisory locks hold back. Default: [`Locks::Everywhere`].
+    pub fn locks(mut self, locks: Locks) -> Self {
+        self.locks = locks;
         self
     }
 
@@ -171,6 +190,7 @@ impl PassthroughBuilder {
             mounts: self.mounts,
             device_nodes: self.device_nodes,
             xattrs: self.xattrs,
+            locks: self.locks,
             no_openat2: NoOpenat2::default(),
             foreign_devices: std::sync::Mutex::default(),
             session: std::sync::atomic::AtomicU64::new(0),

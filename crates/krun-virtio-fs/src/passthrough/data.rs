@@ -7,11 +7,11 @@ use std::sync::atomic::Ordering;
 use krun_virtio::{Sink, Source};
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
 
-use super::PassthroughFs;
 use super::credentials::{Caller, WithoutFsetid};
 use super::handles::{Kind, Open};
 use super::inodes::Inode;
 use super::lookup::stat_fd;
+use super::{Locks, PassthroughFs};
 use crate::errno::{Errno, Failure, FsResult};
 use crate::types::{
     CachePolicy, CopyRange, Create, Entry, Handle, NodeId, OpenFlags, OpenOptions, Opened, Request, Write,
@@ -47,11 +47,14 @@ fn blocking(rq: &Request) -> FsResult<()> {
 
 impl PassthroughFs {
     fn opened(&self, open: Open) -> Result<Opened, Errno> {
-        let options = match self.cache {
+        let mut options = match self.cache {
             CachePolicy::None => OpenOptions::DIRECT_IO,
             CachePolicy::Auto => OpenOptions::empty(),
             CachePolicy::Always => OpenOptions::KEEP_CACHE,
         };
+        if self.locks == Locks::Guest && !open.writes() {
+            options |= OpenOptions::NOFLUSH;
+        }
         Ok(Opened { handle: self.handles.insert(open)?, options })
     }
 

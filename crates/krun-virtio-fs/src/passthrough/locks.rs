@@ -11,7 +11,7 @@ use std::sync::{Arc, PoisonError};
 use rustix::fs::{FlockOperation, OFlags};
 
 use super::inodes::Inode;
-use super::{PassthroughFs, sys};
+use super::{Locks, PassthroughFs, sys};
 use crate::errno::{Errno, Failure, FsResult};
 use crate::types::{Handle, Lock, LockKind, NodeId, SetLock};
 
@@ -93,7 +93,15 @@ impl PassthroughFs {
         drop(gone);
     }
 
+    fn keeps_locks(&self) -> Result<(), Errno> {
+        match self.locks {
+            Locks::Everywhere => Ok(()),
+            Locks::Guest => Err(Errno::NOSYS),
+        }
+    }
+
     pub(super) fn get_lock(&self, node: NodeId, handle: Handle, owner: u64, lock: &Lock) -> FsResult<Lock> {
+        self.keeps_locks()?;
         let (inode, open) = (self.inodes.get(node)?, self.handles.file(node, handle)?);
         if lock.kind == LockKind::Unlock {
             return Err(Errno::INVAL.into());
@@ -107,6 +115,7 @@ impl PassthroughFs {
     }
 
     pub(super) fn set_lock(&self, node: NodeId, handle: Handle, how: &SetLock) -> FsResult<()> {
+        self.keeps_locks()?;
         let (inode, open) = (self.inodes.get(node)?, self.handles.file(node, handle)?);
         if how.flock {
             let operation = match how.lock.kind {

@@ -27,7 +27,7 @@ use crate::types::{
     Attributes, CachePolicy, CopyRange, Create, Emit, EmitPlus, Entry, Handle, InitFlags, Lock, NodeId, OpenFlags,
     Opened, Release, Request, SetAttr, SetLock, StatFs, Statx, Write,
 };
-pub use builder::{MountPoints, PassthroughBuilder, Xattrs};
+pub use builder::{Locks, MountPoints, PassthroughBuilder, Xattrs};
 use handles::Handles;
 use inodes::Inodes;
 use locks::LockFiles;
@@ -67,6 +67,7 @@ pub struct PassthroughFs {
     mounts: MountPoints,
     device_nodes: bool,
     xattrs: Xattrs,
+    locks: Locks,
     no_openat2: NoOpenat2,
     /// Devices other than the root's whose files were seen.
     foreign_devices: Mutex<Vec<u64>>,
@@ -98,6 +99,9 @@ impl FileSystem for PassthroughFs {
         }
         if self.mounts != MountPoints::Announce {
             used -= InitFlags::SUBMOUNTS;
+        }
+        if self.locks == Locks::Guest {
+            used -= InitFlags::POSIX_LOCKS | InitFlags::FLOCK_LOCKS;
         }
         self.session.store(used.bits(), Ordering::Relaxed);
         used
