@@ -28,9 +28,34 @@ pub(crate) struct Arguments {
     /// Run only these parts. May be repeated.
     #[arg(long, value_name = "PART")]
     only: Vec<Part>,
+    #[command(flatten)]
+    selection: Selection,
+}
+
+/// Which tests are wanted.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Selection {
+    /// Run only the tests of this package. May be repeated.
+    #[arg(long, short, value_name = "NAME")]
+    package: Vec<String>,
     /// Run only tests whose name contains this.
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
+}
+
+impl Selection {
+    /// Whether these are all tests.
+    fn is_everything(&self) -> bool {
+        self.package.is_empty() && self.filter.is_none()
+    }
+
+    /// Cargo's words for the packages.
+    fn packages(&self) -> Vec<&str> {
+        if self.package.is_empty() {
+            return vec!["--workspace"];
+        }
+        self.package.iter().flat_map(|name| ["--package", name]).collect()
+    }
 }
 
 /// A part of the tests.
@@ -52,18 +77,18 @@ enum Part {
 
 /// Runs the parts one after the other; a failure in one does not keep the others from running.
 pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCode> {
-    let filter = arguments.filter.as_deref();
+    let selection = &arguments.selection;
     let wants = |part| {
-        // A filter names tests: lints and fuzzers have no such names.
+        // A selection names tests: lints and fuzzers have no such names.
         let is_tests = !matches!(part, Part::Lint | Part::Fuzz);
-        if arguments.only.is_empty() { is_tests || filter.is_none() } else { arguments.only.contains(&part) }
+        if arguments.only.is_empty() { is_tests || selection.is_everything() } else { arguments.only.contains(&part) }
     };
     let report = Report::default();
     if wants(Part::Lint) {
         host::lints(workspace, &report);
     }
     if wants(Part::Host) {
-        host::tests(workspace, &report, filter);
+        host::tests(workspace, &report, selection);
     }
     if wants(Part::Fuzz) {
         attempt(&report, "fuzz", "fuzz targets", || fuzz::all(workspace, &report, FUZZ_TIME));
@@ -71,7 +96,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
     let places = Places::choose(&arguments.only, kvm::unusable().is_none());
     if places != Places::default() {
         attempt(&report, "guest", "guest tests", || {
-            let plan = Plan::make(workspace, filter)?;
+            let plan = Plan::make(workspace, selection)?;
             if places.host {
                 guest::on_host(workspace, &report, &plan)?;
             }
@@ -115,6 +140,16 @@ fn attempt(report: &Report, place: &str, name: &str, part: impl FnOnce() -> Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_choice_the_whole_workspace_is_tested() {
+        let all = Selection { package: vec![], filter: None };
+        assert!(all.is_everything());
+        assert_eq!(all.packages(), ["--workspace"]);
+        let some = Selection { package: vec!["a".into(), "b".into()], filter: None };
+        assert!(!some.is_everything());
+        assert_eq!(some.packages(), ["--package", "a", "--package", "b"]);
+    }
 
     #[test]
     fn guests_run_on_kvm_where_there_is_one_and_on_both_makes_elsewhere() {

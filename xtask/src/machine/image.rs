@@ -67,15 +67,6 @@ impl Make {
             Self::Intel => "/dev/ttyS1",
         }
     }
-
-    /// How hard the initramfs is compressed. QEMU hands it over in one piece, and unpacking it under emulation takes
-    /// longer than copying ever could; Bochs reads it from a slow disk.
-    fn compression(self) -> u32 {
-        match self {
-            Self::Amd => 0,
-            Self::Intel => 6,
-        }
-    }
 }
 
 /// Paths inside the machine of what guests need.
@@ -211,7 +202,7 @@ impl Image {
     /// Writes the initramfs as `name`.
     pub(crate) fn write(self, name: &str) -> Result<Bootable> {
         let initramfs = self.scratch.join(format!("{name}.cpio"));
-        self.content.write(&initramfs, self.make.compression())?;
+        self.content.write(&initramfs)?;
         Ok(match self.emulator {
             Emulator::Amd(qemu) => Bootable::Amd { qemu, kernel: self.kernel.image, initramfs },
             Emulator::Intel(bochs) => {

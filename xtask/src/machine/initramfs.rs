@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use cpio::newc::{Builder, trailer};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 
 use super::libraries::libraries_of;
 
@@ -104,15 +102,10 @@ impl Initramfs {
         self.entries.insert(path.to_owned(), entry);
     }
 
-    /// Writes the archive to `path`, compressed to this gzip level; level 0 is a plain archive.
-    pub(crate) fn write(&self, path: &Path, level: u32) -> Result<()> {
+    /// Writes the archive to `path`, as it is: under emulation, unpacking takes longer than copying ever could.
+    pub(crate) fn write(&self, path: &Path) -> Result<()> {
         let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
-        let file = BufWriter::with_capacity(1 << 20, file);
-        if level == 0 {
-            self.archive(file)?.flush()?;
-        } else {
-            self.archive(GzEncoder::new(file, Compression::new(level)))?.finish()?.flush()?;
-        }
+        self.archive(BufWriter::with_capacity(1 << 20, file))?.flush()?;
         Ok(())
     }
 

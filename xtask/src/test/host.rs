@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 
+use super::Selection;
 use super::libtest::{Follower, Kind};
 use super::report::{Line, Report, Verdict, print};
 use crate::workspace::Workspace;
@@ -36,11 +37,11 @@ pub(crate) fn step(report: &Report, place: &str, name: &str, command: &mut Comma
 }
 
 /// Unit tests, property tests, doc tests, architecture tests, fuzz corpora, tiny guests.
-pub(crate) fn tests(workspace: &Workspace, report: &Report, filter: Option<&str>) {
+pub(crate) fn tests(workspace: &Workspace, report: &Report, selection: &Selection) {
     let start = Instant::now();
     let mut follower = Follower::default();
     let mut command = workspace.cargo();
-    command.args(["test", "--workspace", "--no-fail-fast"]).args(filter);
+    command.args(["test", "--no-fail-fast"]).args(selection.packages()).args(&selection.filter);
     let ended = follow(&mut command, |line| {
         if follower.line(line) == Kind::Noteworthy {
             print(line);

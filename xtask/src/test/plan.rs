@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, TargetKind};
 
+use super::Selection;
 use super::libtest::listed;
 use crate::machine::image::Make;
 use crate::process::output;
@@ -55,11 +56,13 @@ impl GuestTest {
 }
 
 impl Plan {
-    /// Builds all tests and lists those for machines. `filter` is a part of a test's name.
-    pub(crate) fn make(workspace: &Workspace, filter: Option<&str>) -> Result<Self> {
+    /// Builds the selected tests and lists those for machines.
+    pub(crate) fn make(workspace: &Workspace, selection: &Selection) -> Result<Self> {
         let output = workspace
             .cargo()
-            .args(["test", "--workspace", "--no-run", "--quiet", "--message-format=json-render-diagnostics"])
+            .arg("test")
+            .args(selection.packages())
+            .args(["--no-run", "--quiet", "--message-format=json-render-diagnostics"])
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
@@ -89,6 +92,7 @@ impl Plan {
             };
             plan.list(binary, &target, is_freestanding)?;
         }
+        let filter = selection.filter.as_deref();
         plan.tests.retain(|test| filter.is_none_or(|filter| test.title().contains(filter)));
         Ok(plan)
     }
