@@ -9,12 +9,16 @@ use krun_init::{Host, Start};
 pub fn frames(data: &[u8]) {
     let Some((&size, stream)) = data.split_first() else { return };
     let size = usize::from(size).max(1);
-    to_host(stream, size);
+    for becomes_init in [false, true] {
+        to_host(stream, size, becomes_init);
+    }
     to_guest(stream, size);
 }
 
-fn to_host(stream: &[u8], size: usize) {
-    let Ok(mut host) = Host::new(&Start::new(["true"])) else { return };
+fn to_host(stream: &[u8], size: usize, becomes_init: bool) {
+    let mut start = Start::new(["true"]);
+    start.becomes_init = becomes_init;
+    let Ok(mut host) = Host::new(&start) else { return };
     let mut over = false;
     for mut piece in stream.chunks(size) {
         while !piece.is_empty() {
@@ -36,6 +40,9 @@ fn to_host(stream: &[u8], size: usize) {
             over |= host.is_over();
         }
     }
+    let handed_over = host.close().is_some();
+    assert!(!handed_over || becomes_init && !over, "a hand-over that was not asked for, or after the end");
+    assert!(host.is_over() && host.close().is_none());
 }
 
 fn to_guest(stream: &[u8], size: usize) {

@@ -10,10 +10,14 @@ const LONGEST: usize = Header::SIZE + 8 + MAX_DETAIL;
 /// The channel: opened once, known to PID 1 alone.
 #[derive(Debug)]
 pub(crate) struct Channel {
-    port: Fd,
+    port: Port,
     decoder: Decoder<Region>,
     arrived: [u8; 4096],
 }
+
+/// The way to the host.
+#[derive(Debug)]
+pub(crate) struct Port(Fd);
 
 /// Whether the conversation goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,26 +35,21 @@ pub(crate) type Encoded = Text<LONGEST>;
 impl Channel {
     pub(crate) fn new(port: Fd) -> Result<Self> {
         let store = Region::new(MAX_TO_GUEST as usize)?;
-        Ok(Self { port, decoder: Decoder::new(MAX_TO_GUEST, store), arrived: [0; 4096] })
+        Ok(Self { port: Port(port), decoder: Decoder::new(MAX_TO_GUEST, store), arrived: [0; 4096] })
     }
 
-    /// Sends a frame. When this returns, the host has taken it.
-    pub(crate) fn send(&self, frame: &ToHost<'_>) -> Result<()> {
-        sys::write_all(&self.port, encode(frame).bytes())
-    }
-
-    /// Sends a frame that was encoded elsewhere.
-    pub(crate) fn forward(&self, frame: &[u8]) -> Result<()> {
-        sys::write_all(&self.port, frame)
+    pub(crate) const fn port(&self) -> &Port {
+        &self.port
     }
 
     pub(crate) fn wait(&self) -> Wait {
-        Wait::new(&self.port, sys::IN)
+        Wait::new(&self.port.0, sys::IN)
     }
 
-    /// Takes what the host has sent, waiting for it if there is nothing, and calls `each` with every whole frame.
-    pub(crate) fn receive(&mut self, mut each: impl FnMut(&ToGuest<'_>)) -> Alive {
-        let count = match sys::read(&self.port, &mut self.arrived) {
+    /// Takes what the host has sent, waiting for it if there is nothing, and calls `each` with every whole frame and
+    /// the way to answer it.
+    pub(crate) fn receive(&mut self, mut each: impl FnMut(&ToGuest<'_>, &Port)) -> Alive {
+        let count = match sys::read(&self.port.0, &mut self.arrived) {
             Ok(count @ 1..) => count,
             Ok(0) | Err(_) => return Alive::HungUp,
         };
@@ -59,13 +58,25 @@ impl Channel {
             match self.decoder.next(&mut arrived) {
                 Ok(None) => return Alive::Yes,
                 Ok(Some(frame)) => match ToGuest::decode(&frame) {
-                    Ok(Some(frame)) => each(&frame),
+                    Ok(Some(frame)) => each(&frame, &self.port),
                     Ok(None) => {}
                     Err(_) => return Alive::Malformed,
                 },
                 Err(_) => return Alive::Malformed,
             }
         }
+    }
+}
+
+impl Port {
+    /// Sends a frame. When this returns, the host has taken it.
+    pub(crate) fn send(&self, frame: &ToHost<'_>) -> Result<()> {
+        self.forward(&encode(frame))
+    }
+
+    /// Sends a frame that was encoded elsewhere.
+    pub(crate) fn forward(&self, frame: &Encoded) -> Result<()> {
+        sys::write_all(&self.0, frame.bytes())
     }
 }
 

@@ -46,7 +46,7 @@ mod sys;
 mod text;
 mod workload;
 
-use channel::{Alive, Channel};
+use channel::{Alive, Channel, Port};
 use failure::{At as _, Failure};
 use mounts::Kernel;
 use protocol::{Field, Fields, Hello, Resize, Stage, Started, ToGuest, ToHost};
@@ -65,7 +65,7 @@ pub(crate) extern "C" fn main() -> ! {
     };
     let ended = match started {
         Ok((pid, stdio)) => supervise(&kernel, &mut channel, children, pid, stdio),
-        Err(failure) => channel.forward(failure.bytes()).map(|()| Alive::Yes),
+        Err(failure) => channel.port().forward(&failure).map(|()| Alive::Yes),
     };
     sys::sync();
     match ended {
@@ -84,18 +84,18 @@ fn prepare() -> Result<(Kernel, Channel, Fd), (&'static str, Errno)> {
     let kernel = Kernel::open();
     console::claim(kernel.as_ref().ok().map(|kernel| &kernel.dev.root));
     let kernel = kernel.map_err(|errno| ("cannot mount proc, sysfs and devtmpfs", errno))?;
-    restrict_helpers(&kernel).map_err(|errno| ("cannot restrict the kernel's helpers", errno))?;
     let children = sys::child_signals().map_err(|errno| ("cannot watch its children", errno))?;
     let name = protocol::CONTROL_PORT.as_bytes();
     let channel = ports::open(&kernel.dev.root, &kernel.sys.root, name, sys::RDWR)
         .and_then(Channel::new)
         .map_err(|errno| ("cannot open the control port", errno))?;
-    channel.send(&ToHost::Hello(Hello { features: 0 })).map_err(|errno| ("cannot greet the host", errno))?;
+    channel.port().send(&ToHost::Hello(Hello { features: 0 })).map_err(|errno| ("cannot greet the host", errno))?;
     Ok((kernel, channel, children))
 }
 
 /// Programs that the kernel itself starts (for core dumps, modules, events) have every capability, and root may name
-/// them. None of them may look into PID 1 either.
+/// them. None of them may look into PID 1 either. There is no way back, so this waits until the host has said that PID 1
+/// stays what it is.
 fn restrict_helpers(kernel: &Kernel) -> sys::Result<()> {
     /// Every capability but CAP_SYS_PTRACE, bit 19: the lower 32, then the others.
     const BOUNDING_SET: &[u8] = b"4294443007 4294967295";
@@ -120,9 +120,9 @@ fn wait_for_start(kernel: &Kernel, channel: &mut Channel) -> Option<Start> {
     let mut own_mounts = Some(own_mounts);
     let mut started = None;
     while started.is_none() {
-        let alive = channel.receive(|frame| {
+        let alive = channel.receive(|frame, port| {
             if let (ToGuest::Start(fields), Some(own_mounts)) = (frame, own_mounts.take()) {
-                started = Some(start(kernel, own_mounts, fields));
+                started = Some(start(kernel, own_mounts, fields, port));
             }
         });
         match alive {
@@ -137,10 +137,14 @@ fn wait_for_start(kernel: &Kernel, channel: &mut Channel) -> Option<Start> {
     started
 }
 
-/// Makes the system that `fields` describe, and starts the workload in it.
-fn start(kernel: &Kernel, own_mounts: Result<(), Failure>, fields: &Fields<'_>) -> Start {
+/// Makes the system that `fields` describe, and starts the workload in it. Does not return if that becomes PID 1.
+fn start(kernel: &Kernel, own_mounts: Result<(), Failure>, fields: &Fields<'_>, port: &Port) -> Start {
     let attempt = || {
         own_mounts?;
+        if !workload::is_init(fields) {
+            restrict_helpers(kernel).at(Stage::Capabilities, b"CAP_SYS_PTRACE of the kernel's helpers")?;
+        }
+        mounts::usual()?;
         configure(fields)?;
         let stdio = Stdio::open(kernel, fields, workload::user(fields))?;
         if let (Some(terminal), Some(size)) = (&stdio.terminal, terminal_size(fields)) {
@@ -149,6 +153,9 @@ fn start(kernel: &Kernel, own_mounts: Result<(), Failure>, fields: &Fields<'_>) 
         Ok(stdio)
     };
     let mut stdio = attempt().map_err(|failure: Failure| channel::encode(&failure.frame()))?;
+    if workload::is_init(fields) {
+        return Err(channel::encode(&workload::take_over(fields, &stdio, port).frame()));
+    }
     let pid = workload::spawn(fields, &stdio)?;
     // The streams end when the workload's own copies are closed.
     stdio.streams = [const { None }; 3];
@@ -176,6 +183,6 @@ fn terminal_size(fields: &Fields<'_>) -> Option<Resize> {
 }
 
 fn supervise(kernel: &Kernel, channel: &mut Channel, children: Fd, pid: i32, stdio: Stdio) -> sys::Result<Alive> {
-    channel.send(&ToHost::Started(Started { pid: pid.cast_unsigned() }))?;
+    channel.port().send(&ToHost::Started(Started { pid: pid.cast_unsigned() }))?;
     Supervisor { kernel, channel, children, stdio, pid }.run()
 }

@@ -81,7 +81,8 @@ impl Kernel {
         Ok(Self { proc: PROC.open()?, sys: SYS.open()?, dev: DEV.open()? })
     }
 
-    /// Gives everything its place in the tree.
+    /// Gives the three their places in the tree. This starts no program of the kernel's: nothing is mounted whose driver
+    /// might have to be loaded.
     pub(crate) fn attach(&self) -> core::result::Result<(), Failure> {
         // What is mounted later is seen by containers that the workload may start.
         match sys::mount(c"", c"/", c"", sys::MS_REC | sys::MS_SHARED, c"") {
@@ -100,21 +101,26 @@ impl Kernel {
                 Err(errno) => return Err(Failure::new(Stage::Mount, path.to_bytes(), errno)),
             }
         }
-        for own in BELOW {
-            match own.mount() {
-                Ok(()) | Err(Errno::NODEV) => {}
-                Err(errno) => return Err(Failure::new(Stage::Mount, own.target.to_bytes(), errno)),
-            }
-        }
-        for own in SCRATCH.iter().filter(|own| !sys::is_writable(own.target)) {
-            match own.mount() {
-                // A read-only root without the directory: there is no place to mount it.
-                Ok(()) | Err(Errno::NODEV | Errno::NOENT) => {}
-                Err(errno) => return Err(Failure::new(Stage::Mount, own.target.to_bytes(), errno)),
-            }
-        }
         Ok(())
     }
+}
+
+/// Mounts what else there usually is.
+pub(crate) fn usual() -> core::result::Result<(), Failure> {
+    for own in BELOW {
+        match own.mount() {
+            Ok(()) | Err(Errno::NODEV) => {}
+            Err(errno) => return Err(Failure::new(Stage::Mount, own.target.to_bytes(), errno)),
+        }
+    }
+    for own in SCRATCH.iter().filter(|own| !sys::is_writable(own.target)) {
+        match own.mount() {
+            // A read-only root without the directory: there is no place to mount it.
+            Ok(()) | Err(Errno::NODEV | Errno::NOENT) => {}
+            Err(errno) => return Err(Failure::new(Stage::Mount, own.target.to_bytes(), errno)),
+        }
+    }
+    Ok(())
 }
 
 impl Own {

@@ -8,6 +8,7 @@ use crate::ports;
 use crate::protocol::{Field, Fields, Source, Stage, User};
 use crate::relay::Relay;
 use crate::sys::{self, Base, Errno, Fd};
+use crate::workload;
 
 /// The virtio console as a terminal.
 const TERMINAL: &CStr = c"hvc0";
@@ -28,7 +29,8 @@ impl Stdio {
     /// Opens what `fields` name.
     ///
     /// A stream that is a port is a pipe to the workload, and PID 1 carries the bytes: the driver lets nobody open a
-    /// port twice, so with the port itself `/dev/stdin` and `/dev/stdout` could not be opened.
+    /// port twice, so with the port itself `/dev/stdin` and `/dev/stdout` could not be opened. A workload that becomes
+    /// PID 1 has nobody to carry them, and gets the port.
     pub(crate) fn open(kernel: &Kernel, fields: &Fields<'_>, user: User) -> Result<Self, Failure> {
         let mut stdio = Self { streams: [const { None }; 3], relays: [const { None }; 3], terminal: None };
         let mut sources = [Source::Null; 3];
@@ -44,8 +46,11 @@ impl Stdio {
                 Source::Null => (device(kernel, c"null")?, None),
                 Source::Console => (device(kernel, CONSOLE)?, None),
                 Source::Terminal => (stdio.open_terminal(kernel, user)?, None),
+                Source::Port(name) if workload::is_init(fields) => {
+                    (port(kernel, index == 0, name.to_bytes()).at(Stage::Stdio, name.to_bytes())?, None)
+                }
                 Source::Port(name) => {
-                    let (stream, relay) = port(kernel, index == 0, name.to_bytes(), user)?;
+                    let (stream, relay) = pipe(kernel, index == 0, name.to_bytes(), user)?;
                     (stream, Some(relay))
                 }
             };
@@ -81,14 +86,20 @@ fn device(kernel: &Kernel, name: &CStr) -> Result<Fd, Failure> {
     sys::open(Base::Tree(&kernel.dev.root), name, sys::RDWR | sys::NOCTTY).at(Stage::Stdio, name.to_bytes())
 }
 
-/// A pipe whose other end is carried to or from a port.
-fn port(kernel: &Kernel, is_input: bool, name: &[u8], user: User) -> Result<(Fd, Relay), Failure> {
+/// A port, with the host at its other end.
+fn port(kernel: &Kernel, is_input: bool, name: &[u8]) -> sys::Result<Fd> {
     let access = if is_input { sys::RDONLY } else { sys::WRONLY };
+    let port = ports::open(&kernel.dev.root, &kernel.sys.root, name, access)?;
+    if !is_input {
+        ports::wait_for_host(&port)?;
+    }
+    Ok(port)
+}
+
+/// A pipe whose other end is carried to or from a port.
+fn pipe(kernel: &Kernel, is_input: bool, name: &[u8], user: User) -> Result<(Fd, Relay), Failure> {
     let attempt = || {
-        let port = ports::open(&kernel.dev.root, &kernel.sys.root, name, access)?;
-        if !is_input {
-            ports::wait_for_host(&port)?;
-        }
+        let port = port(kernel, is_input, name)?;
         let (read_end, write_end) = sys::pipe()?;
         let (stream, from, to) = if is_input { (read_end, port, write_end) } else { (write_end, read_end, port) };
         // So that its user may open /dev/stdout.

@@ -48,7 +48,7 @@ impl Supervisor<'_> {
         sys::drain_console();
         // What the workload wrote is in its files before anybody learns that it has ended.
         sys::sync();
-        self.channel.send(&ToHost::Exited(exit))?;
+        self.channel.port().send(&ToHost::Exited(exit))?;
         Ok(Alive::Yes)
     }
 
@@ -80,7 +80,7 @@ impl Supervisor<'_> {
     /// Takes requests of the host.
     fn listen(&mut self) -> Alive {
         let (kernel, pid, terminal) = (self.kernel, self.pid, self.stdio.terminal.as_ref());
-        self.channel.receive(|frame| match frame {
+        self.channel.receive(|frame, _| match frame {
             ToGuest::Signal(signal) => {
                 let target = match signal.scope {
                     Scope::Process => pid,

@@ -1,9 +1,9 @@
 //! The workload's first process, from its fork to its program.
 
-use crate::channel::{self, Encoded};
+use crate::channel::{self, Encoded, Port};
 use crate::exec;
 use crate::failure::{At, Failure};
-use crate::protocol::{Field, Fields, Put as _, Stage, User};
+use crate::protocol::{Field, Fields, Put as _, Stage, ToHost, User};
 use crate::stdio::Stdio;
 use crate::sys::{self, Region};
 use crate::text::decimal;
@@ -11,6 +11,20 @@ use crate::text::decimal;
 /// The user that `fields` name.
 pub(crate) fn user(fields: &Fields<'_>) -> User {
     fields.iter().fold(User::default(), |user, field| if let Field::User(other) = field { other } else { user })
+}
+
+/// Whether `fields` ask for a program that becomes PID 1.
+pub(crate) fn is_init(fields: &Fields<'_>) -> bool {
+    fields.iter().any(|field| field == Field::Init)
+}
+
+/// Makes PID 1 itself the program, which ends the conversation with the host. Returns only with the reason why not.
+pub(crate) fn take_over(fields: &Fields<'_>, stdio: &Stdio, port: &Port) -> Failure {
+    // Without a host that listens there is nobody to run a program for.
+    let attempt =
+        port.send(&ToHost::HandingOver).at(Stage::Protocol, b"").and_then(|()| become_workload(fields, stdio));
+    let Err(failure) = attempt;
+    failure
 }
 
 /// Starts the program in a process of its own and waits until the kernel has loaded it. Its process id, or the frame
@@ -37,7 +51,8 @@ pub(crate) fn spawn(fields: &Fields<'_>, stdio: &Stdio) -> Result<i32, Encoded> 
     }
 }
 
-/// Turns this child of PID 1 into the workload.
+/// Turns this process, a child of PID 1 or PID 1 itself, into the workload. What looks into PID 1 then is no concern of
+/// the host's any more, so an init keeps the right to.
 fn become_workload(fields: &Fields<'_>, stdio: &Stdio) -> Result<core::convert::Infallible, Failure> {
     sys::new_session().at(Stage::Terminal, b"")?;
     if let Some(terminal) = &stdio.terminal {
@@ -60,7 +75,9 @@ fn become_workload(fields: &Fields<'_>, stdio: &Stdio) -> Result<core::convert::
     });
     let directory = directory.last().unwrap_or(c"/");
     sys::change_directory(directory).at(Stage::Directory, directory.to_bytes())?;
-    sys::drop_ptrace().at(Stage::Capabilities, b"CAP_SYS_PTRACE")?;
+    if !is_init(fields) {
+        sys::drop_ptrace().at(Stage::Capabilities, b"CAP_SYS_PTRACE")?;
+    }
     take_ids(fields)?;
     sys::reset_signals().at(Stage::Exec, b"")?;
     Err(exec::become_program(fields))

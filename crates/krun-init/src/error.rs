@@ -23,6 +23,9 @@ pub enum Error {
     /// A port name is too long.
     #[error("the port name {0:?} is longer than {max} bytes", max = crate::protocol::MAX_PORT_NAME)]
     PortName(String),
+    /// The program is to be PID 1, but not root.
+    #[error("the guest's init cannot run as user {0}: only root may be PID 1; use user 0, or run it as a child")]
+    InitUser(u32),
     /// Arguments, environment and everything else do not fit into one frame.
     #[error("arguments, environment and mounts take {length} bytes, at most {limit} can be passed to the guest")]
     TooLong {
@@ -34,8 +37,8 @@ pub enum Error {
     /// Linux has no such signal.
     #[error("{0} is not a signal: they are numbered 1 to 64")]
     NoSuchSignal(u8),
-    /// The workload does not run: it was not started yet, or has ended.
-    #[error("the workload does not run")]
+    /// The workload does not run: it was not started yet, or has ended. Or it is PID 1, and cannot be reached.
+    #[error("the workload does not run, or is PID 1 itself and cannot be reached")]
     NotRunning,
     /// The guest does not take what was sent before.
     #[error("the guest has not taken {0} bytes of earlier requests")]

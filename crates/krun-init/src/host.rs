@@ -19,6 +19,8 @@ const MAX_BACKLOG: usize = 4096;
 #[derive(Debug)]
 pub struct Host {
     state: State,
+    /// Whether the program is to take PID 1's place.
+    becomes_init: bool,
     decoder: Decoder<Vec<u8>>,
     /// The `Start` frame until `Hello` has come, then what is to be sent.
     outgoing: Vec<u8>,
@@ -34,6 +36,8 @@ enum State {
     Starting,
     /// Until `Exited`.
     Running,
+    /// After `HandingOver`, until `Failed` or the end of the channel.
+    HandingOver,
     /// After the last frame.
     Ended,
     /// After a fault, or after `close`.
@@ -58,6 +62,9 @@ pub enum Event {
     Failed(Failure),
     /// The workload has ended. Nothing follows.
     Exited(Exit),
+    /// The program runs as PID 1, as [`Start::becomes_init`] asked for. Nothing follows: the machine ends when the
+    /// guest restarts it.
+    HandedOver,
 }
 
 /// Why the program could not be run.
@@ -103,6 +110,7 @@ impl Host {
     pub fn new(start: &Start) -> Result<Self, Error> {
         Ok(Self {
             state: State::Greeting,
+            becomes_init: start.becomes_init,
             decoder: Decoder::new(MAX_TO_HOST, Vec::new()),
             outgoing: start.encode()?,
             sent: 0,
@@ -117,7 +125,7 @@ impl Host {
     pub fn receive(&mut self, input: &mut &[u8]) -> Result<Option<Event>, GuestFault> {
         let event = self.step(input);
         if event.is_err() {
-            self.close();
+            self.end(State::Broken);
         }
         event
     }
@@ -128,12 +136,11 @@ impl Host {
                 return Err(GuestFault::AfterEnd);
             }
             let Some(frame) = self.decoder.next(input)? else { break };
-            let (state, event) = match told(self.state, &frame)? {
-                Some(told) => told,
-                None => continue,
-            };
+            let Some((state, event)) = told(self.state, self.becomes_init, &frame)? else { continue };
             self.state = state;
-            return Ok(Some(event));
+            if event.is_some() {
+                return Ok(event);
+            }
         }
         Ok(None)
     }
@@ -142,7 +149,7 @@ impl Host {
     pub fn outgoing(&self) -> &[u8] {
         match self.state {
             State::Starting | State::Running => self.outgoing.get(self.sent..).unwrap_or_default(),
-            State::Greeting | State::Ended | State::Broken => &[],
+            State::Greeting | State::HandingOver | State::Ended | State::Broken => &[],
         }
     }
 
@@ -191,8 +198,19 @@ impl Host {
     }
 
     /// The channel is closed: the guest's driver let go of the port, or was reset. Nothing is believed from then on.
-    pub fn close(&mut self) {
-        self.state = State::Broken;
+    ///
+    /// [`Event::HandedOver`], if that is how the guest tells it.
+    pub fn close(&mut self) -> Option<Event> {
+        if self.state == State::HandingOver && self.decoder.is_at_boundary() {
+            self.end(State::Ended);
+            return Some(Event::HandedOver);
+        }
+        self.end(State::Broken);
+        None
+    }
+
+    fn end(&mut self, state: State) {
+        self.state = state;
         self.outgoing = Vec::new();
         self.sent = 0;
     }
@@ -203,28 +221,35 @@ impl Host {
     }
 }
 
-/// What `frame` means in `state`, and the state after it.
-fn told(state: State, frame: &Frame<'_>) -> Result<Option<(State, Event)>, GuestFault> {
+/// The state after a frame, and what it tells the host's program.
+type Told = (State, Option<Event>);
+
+/// What `frame` means in `state`.
+fn told(state: State, becomes_init: bool, frame: &Frame<'_>) -> Result<Option<Told>, GuestFault> {
     let Some(frame) = ToHost::decode(frame)? else { return Ok(None) };
     let name = match (state, frame) {
         (State::Greeting, ToHost::Hello(hello)) => {
-            return Ok(Some((State::Starting, Event::Greeted { features: hello.features })));
+            return Ok(Some((State::Starting, Some(Event::Greeted { features: hello.features }))));
         }
-        (State::Starting, ToHost::Started(started)) => {
-            return Ok(Some((State::Running, Event::Started { pid: started.pid })));
+        (State::Starting, ToHost::Started(started)) if !becomes_init => {
+            return Ok(Some((State::Running, Some(Event::Started { pid: started.pid }))));
         }
-        (State::Starting, ToHost::Failed(failed)) => {
-            return Ok(Some((State::Ended, Event::Failed(failed.into()))));
+        (State::Starting, ToHost::HandingOver) if becomes_init => return Ok(Some((State::HandingOver, None))),
+        (State::Starting | State::HandingOver, ToHost::Failed(failed)) => {
+            return Ok(Some((State::Ended, Some(Event::Failed(failed.into())))));
         }
-        (State::Running, ToHost::Exited(exit)) => return Ok(Some((State::Ended, Event::Exited(exit)))),
+        (State::Running, ToHost::Exited(exit)) => return Ok(Some((State::Ended, Some(Event::Exited(exit))))),
         (_, ToHost::Hello(_)) => "hello",
         (_, ToHost::Started(_)) => "started",
         (_, ToHost::Failed(_)) => "failed",
         (_, ToHost::Exited(_)) => "exited",
+        (_, ToHost::HandingOver) => "handing over",
     };
     let expected = match state {
         State::Greeting => "hello",
+        State::Starting if becomes_init => "handing over or failed",
         State::Starting => "started or failed",
+        State::HandingOver => "failed",
         State::Running => "exited",
         State::Ended | State::Broken => "nothing",
     };

@@ -39,6 +39,13 @@ pub struct Start {
     pub stderr: Stdio,
     /// Size of the terminal, if one of the streams is a terminal and the size is known.
     pub terminal: Option<Resize>,
+    /// Whether the program takes the place of PID 1, once the system is as the rest of this asks for; for guests that
+    /// bring an init of their own.
+    ///
+    /// It must be root, and keeps every capability. Nobody is left in the guest to speak with the host: there are no
+    /// signals, and the machine ends when the program restarts it, with no exit status. A stream that is a port is the
+    /// port itself instead of a pipe, so `/dev/stdout` cannot be opened again while the program has it.
+    pub becomes_init: bool,
 }
 
 /// A file system to mount in the guest.
@@ -66,7 +73,8 @@ pub enum Stdio {
     Console,
     /// The console as a terminal: the workload is the leader of a session that it controls.
     Terminal,
-    /// The console port of this name. The program has a pipe, whose bytes PID 1 carries.
+    /// The console port of this name. The program has a pipe, whose bytes PID 1 carries; or the port, if the program
+    /// itself is PID 1.
     Port(String),
 }
 
@@ -103,6 +111,7 @@ impl Start {
             stdout: Stdio::default(),
             stderr: Stdio::default(),
             terminal: None,
+            becomes_init: false,
         }
     }
 
@@ -110,7 +119,8 @@ impl Start {
     ///
     /// # Errors
     ///
-    /// [`Error::NoProgram`], [`Error::Nul`], [`Error::VariableName`], [`Error::PortName`] or [`Error::TooLong`].
+    /// [`Error::NoProgram`], [`Error::Nul`], [`Error::VariableName`], [`Error::PortName`], [`Error::InitUser`] or
+    /// [`Error::TooLong`].
     pub fn encode(&self) -> Result<Vec<u8>, Error> {
         let payload = self.payload()?;
         let too_long = || Error::TooLong { length: payload.len(), limit: MAX_TO_GUEST };
@@ -125,6 +135,12 @@ impl Start {
 
     fn payload(&self) -> Result<Vec<u8>, Error> {
         let mut out = Vec::new();
+        if self.becomes_init {
+            if self.user.uid != 0 {
+                return Err(Error::InitUser(self.user.uid));
+            }
+            Field::Init.encode(&mut out);
+        }
         for argument in &self.arguments {
             Field::Argument(&string("an argument", argument)?).encode(&mut out);
         }

@@ -71,11 +71,81 @@ fn a_failure_is_told_in_words_a_terminal_can_take() {
     assert!(host.is_over());
 }
 
+/// A program that is to be PID 1.
+#[cfg(test)]
+fn init() -> Start {
+    let mut start = Start::new(["init"]);
+    start.becomes_init = true;
+    start
+}
+
+#[test]
+fn a_program_that_becomes_pid_1_is_told_by_the_end_of_the_channel() {
+    let mut host = Host::new(&init()).unwrap();
+    assert_eq!(tell(&mut host, &[HELLO]).unwrap(), [Event::Greeted { features: 5 }]);
+    assert_eq!(host.outgoing(), init().encode().unwrap());
+    host.sent(usize::MAX);
+    assert_eq!(tell(&mut host, &[ToHost::HandingOver]).unwrap(), []);
+    assert!(!host.is_over());
+    assert_eq!(host.signal(15, Scope::Process), Err(Error::NotRunning));
+    assert_eq!(host.resize(Resize::default()), Err(Error::NotRunning));
+    assert_eq!(host.close(), Some(Event::HandedOver));
+    assert!(host.is_over());
+    assert_eq!(host.close(), None);
+    assert_eq!(tell(&mut host, &[FAILED]), Err(GuestFault::AfterEnd));
+}
+
+#[test]
+fn a_program_that_does_not_become_pid_1_says_why() {
+    let mut host = Host::new(&init()).unwrap();
+    assert_eq!(tell(&mut host, &[HELLO, ToHost::HandingOver, FAILED]).unwrap().len(), 2);
+    assert!(host.is_over());
+    assert_eq!(host.close(), None);
+}
+
+#[test]
+fn only_an_announced_end_of_the_channel_is_a_hand_over() {
+    // Before the announcement, after nonsense or half a word behind it, and where nothing of the kind was asked for.
+    let mut host = Host::new(&init()).unwrap();
+    tell(&mut host, &[HELLO]).unwrap();
+    assert_eq!(host.close(), None);
+
+    let mut host = Host::new(&init()).unwrap();
+    tell(&mut host, &[HELLO, ToHost::HandingOver]).unwrap();
+    assert!(host.receive(&mut &b"hardly a frame"[..]).is_err());
+    assert_eq!(host.close(), None);
+
+    let failed = bytes_of(&[FAILED]);
+    for cut in 1..failed.len() {
+        let mut host = Host::new(&init()).unwrap();
+        tell(&mut host, &[HELLO, ToHost::HandingOver]).unwrap();
+        assert_eq!(host.receive(&mut &failed[..cut]), Ok(None));
+        assert_eq!(host.close(), None, "{cut}");
+    }
+
+    let mut host = Host::new(&Start::new(["true"])).unwrap();
+    tell(&mut host, &[HELLO]).unwrap();
+    let expected = "started or failed";
+    let unasked = GuestFault::OutOfOrder { frame: "handing over", expected };
+    assert_eq!(tell(&mut host, &[ToHost::HandingOver]), Err(unasked));
+    assert_eq!(host.close(), None);
+}
+
+#[test]
+fn only_root_becomes_pid_1() {
+    let mut start = init();
+    start.user = User { uid: 1000, gid: 0 };
+    assert_eq!(start.encode(), Err(Error::InitUser(1000)));
+    assert!(Error::InitUser(1000).to_string().contains("cannot run as user 1000"));
+    start.user = User { uid: 0, gid: 5 };
+    start.encode().unwrap();
+}
+
 #[test]
 fn after_close_nothing_is_believed() {
     let mut host = Host::new(&Start::new(["true"])).unwrap();
     tell(&mut host, &[HELLO, STARTED]).unwrap();
-    host.close();
+    assert_eq!(host.close(), None);
     assert_eq!(tell(&mut host, &[EXITED]), Err(GuestFault::AfterEnd));
     assert_eq!(tell(&mut host, &[HELLO]), Err(GuestFault::AfterEnd));
     assert_eq!(host.signal(9, Scope::Process), Err(Error::NotRunning));
@@ -140,27 +210,41 @@ fn the_default_environment_fills_gaps_only() {
 proptest! {
     /// The order of frames against a table: which may follow which.
     #[test]
-    fn only_the_order_of_the_protocol_is_accepted(choice in vec(0..4_usize, 1..6)) {
-        let frames = [HELLO, STARTED, FAILED, EXITED];
-        // State 0: nothing yet, 1: greeted, 2: running, 3: over.
-        let next = [[Some(1), None, None, None], [None, Some(2), Some(3), None], [None, None, None, Some(3)], [None; 4]];
-        let mut host = Host::new(&Start::new(["true"])).unwrap();
+    fn only_the_order_of_the_protocol_is_accepted(becomes_init: bool, choice in vec(0..5_usize, 1..6)) {
+        let frames = [HELLO, STARTED, FAILED, EXITED, ToHost::HandingOver];
+        // State 0: nothing yet, 1: greeted, 2: running, 3: over, 4: handing over.
+        let greeted = if becomes_init {
+            [None, None, Some(3), None, Some(4)]
+        } else {
+            [None, Some(2), Some(3), None, None]
+        };
+        let next = [
+            [Some(1), None, None, None, None],
+            greeted,
+            [None, None, None, Some(3), None],
+            [None; 5],
+            [None, None, Some(3), None, None],
+        ];
+        let mut host = Host::new(&if becomes_init { init() } else { Start::new(["true"]) }).unwrap();
         let mut state = Some(0);
         for frame in choice {
             state = state.and_then(|state: usize| next[state][frame]);
-            prop_assert_eq!(tell(&mut host, &frames[frame..=frame]).map(|events| events.len()).ok(), state.map(|_| 1));
+            let events = tell(&mut host, &frames[frame..=frame]).map(|events| events.len()).ok();
+            prop_assert_eq!(events, state.map(|state| usize::from(state != 4)));
             prop_assert_eq!(host.is_over(), matches!(state, None | Some(3)));
         }
+        prop_assert_eq!(host.close().is_some(), state == Some(4));
     }
 
     #[test]
     fn hostile_bytes_neither_panic_nor_grow(
         greeted: bool,
+        becomes_init: bool,
         good in 0..3_usize,
         noise in vec(any::<u8>(), 0..300),
         sizes in vec(1..40_usize, 1..5),
     ) {
-        let mut host = Host::new(&Start::new(["true"])).unwrap();
+        let mut host = Host::new(&if becomes_init { init() } else { Start::new(["true"]) }).unwrap();
         if greeted {
             tell(&mut host, &[HELLO]).unwrap();
         }

@@ -47,7 +47,7 @@ fn frame_of(bytes: &[u8], limit: u32) -> Parts {
 
 #[test]
 fn every_byte_to_the_host_is_pinned() {
-    let cases: [(ToHost<'_>, &[u8]); 5] = [
+    let cases: [(ToHost<'_>, &[u8]); 6] = [
         (ToHost::Hello(Hello { features: 0x0102 }), b"kr\x01\x41\0\0\0\0\x08\0\0\0\x02\x01\0\0\0\0\0\0"),
         (ToHost::Started(Started { pid: 300 }), b"kr\x01\x42\0\0\0\0\x04\0\0\0\x2c\x01\0\0"),
         (
@@ -56,6 +56,7 @@ fn every_byte_to_the_host_is_pinned() {
         ),
         (ToHost::Exited(Exit::Code(42)), b"kr\x01\x44\0\0\0\0\x04\0\0\0\0\x2a\0\0"),
         (ToHost::Exited(Exit::Signal(9)), b"kr\x01\x44\0\0\0\0\x04\0\0\0\x01\x09\0\0"),
+        (ToHost::HandingOver, b"kr\x01\x45\0\0\0\0\0\0\0\0"),
     ];
     for (frame, bytes) in cases {
         assert_eq!(to_host(frame), bytes, "{frame:?}");
@@ -76,6 +77,7 @@ fn every_byte_to_the_guest_is_pinned() {
         Field::Stream(Stream { descriptor: 0, source: Source::Null }),
         Field::Stream(Stream { descriptor: 1, source: Source::Port(c"p") }),
         Field::Terminal(Resize { columns: 80, rows: 25 }),
+        Field::Init,
     ]);
     let wire: &[u8] = b"\x01\0\0\0\x02\0\0\0a\0\
         \x02\0\0\0\x04\0\0\0b=c\0\
@@ -87,7 +89,8 @@ fn every_byte_to_the_guest_is_pinned() {
         \x08\0\0\0\x10\0\0\0\x01\0\0\0\0\0\0\0s\0/t\0k\0\0\
         \x09\0\0\0\x02\0\0\0\0\0\
         \x09\0\0\0\x04\0\0\0\x01\x03p\0\
-        \x0a\0\0\0\x04\0\0\0\x50\0\x19\0";
+        \x0a\0\0\0\x04\0\0\0\x50\0\x19\0\
+        \x0b\0\0\0\0\0\0\0";
     assert_eq!(start, wire);
     let mut frame = b"kr\x01\x01\0\0\0\0".to_vec();
     frame.extend_from_slice(&u32::try_from(wire.len()).unwrap().to_le_bytes());
@@ -143,6 +146,7 @@ fn a_malformed_field_is_refused() {
         (9, &[0, 0, 0]),
         (9, &[0, 3]),
         (10, &[0; 3]),
+        (11, &[0]),
     ];
     for &(tag, body) in bad {
         let mut bytes = argument.clone();
@@ -214,6 +218,7 @@ enum Owned {
     Mount(u64, [CString; 4]),
     Stream(u8, Option<CString>, u8),
     Terminal(u16, u16),
+    Init,
 }
 
 impl Owned {
@@ -237,6 +242,7 @@ impl Owned {
                 Field::Stream(Stream { descriptor: *descriptor, source })
             }
             &Self::Terminal(columns, rows) => Field::Terminal(Resize { columns, rows }),
+            Self::Init => Field::Init,
         }
     }
 }
@@ -259,6 +265,7 @@ fn owned_fields() -> impl Strategy<Value = Vec<Owned>> {
             .prop_map(|(flags, strings)| Owned::Mount(flags, strings)),
         (0..3_u8, proptest::option::of(strings()), 0..3_u8).prop_map(|(fd, name, kind)| Owned::Stream(fd, name, kind)),
         any::<(u16, u16)>().prop_map(|(columns, rows)| Owned::Terminal(columns, rows)),
+        Just(Owned::Init),
     ];
     (strings(), vec(field, 0..20)).prop_map(|(program, mut fields)| {
         fields.insert(0, Owned::Argument(program));
@@ -291,7 +298,7 @@ fn frames_in_pieces(stream: &[u8], sizes: &[usize], limit: u32) -> (Vec<Parts>, 
 /// Mostly types that exist.
 #[cfg(test)]
 fn known_kinds() -> impl Strategy<Value = u8> {
-    prop_oneof![1..=3_u8, 0x41..=0x44_u8, any::<u8>()]
+    prop_oneof![1..=3_u8, 0x41..=0x45_u8, any::<u8>()]
 }
 
 proptest! {

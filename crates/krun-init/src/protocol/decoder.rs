@@ -64,6 +64,12 @@ impl<S: Store> Decoder<S> {
         self.header = None;
         Ok(Some(Frame { kind: header.kind, process: header.process, payload: self.payload.bytes() }))
     }
+
+    /// Whether the stream stands between two frames.
+    pub const fn is_at_boundary(&self) -> bool {
+        // A head that is complete stays until its frame is.
+        self.have == 0
+    }
 }
 
 /// Takes up to `count` bytes off the front of `input`.

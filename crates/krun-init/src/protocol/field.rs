@@ -21,6 +21,7 @@ const HOSTNAME: u16 = 7;
 const MOUNT: u16 = 8;
 const STREAM: u16 = 9;
 const TERMINAL: u16 = 10;
+const INIT: u16 = 11;
 
 /// One field of `Start`: u16 tag, u16 flags, u32 length, body.
 ///
@@ -39,6 +40,7 @@ const TERMINAL: u16 = 10;
 /// | 8 | mount | u64 flags, then strings source, target, type, options | any, in order |
 /// | 9 | stream | u8 descriptor 0 to 2, u8 kind (0 null, 1 console, 2 terminal, 3 port), string name (port only) | one for each descriptor; null without it |
 /// | 10 | terminal | u16 columns, u16 rows | at most once |
+/// | 11 | init | none | at most once; without it the program is a child of PID 1 |
 ///
 /// Where "at most once" is not kept, the last one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,6 +65,8 @@ pub enum Field<'a> {
     Stream(Stream<'a>),
     /// The size of its terminal.
     Terminal(Resize),
+    /// It takes the place of PID 1.
+    Init,
 }
 
 /// The user and group of the workload.
@@ -181,6 +185,7 @@ impl<'a> Field<'a> {
                 out.put(&size.rows.to_le_bytes());
                 TERMINAL
             }
+            Self::Init => INIT,
         }
     }
 
@@ -201,6 +206,7 @@ impl<'a> Field<'a> {
             MOUNT => Mount::parse(body).map(Self::Mount),
             STREAM => Stream::parse(body).map(Self::Stream),
             TERMINAL => Resize::parse(body).map(Self::Terminal),
+            INIT => body.end(Self::Init),
             _ => return Ok(None),
         };
         field.map(Some).ok_or(Malformed::Field(tag))

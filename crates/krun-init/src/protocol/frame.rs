@@ -14,6 +14,7 @@ const HELLO: u8 = 0x41;
 const STARTED: u8 = 0x42;
 const FAILED: u8 = 0x43;
 const EXITED: u8 = 0x44;
+const HANDING_OVER: u8 = 0x45;
 
 /// What the host says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +68,8 @@ pub enum ToHost<'a> {
     Failed(Failed<'a>),
     /// The workload has ended. Last frame.
     Exited(Exit),
+    /// The program takes the place of PID 1 next. `Failed` follows if it cannot, or else the end of the channel.
+    HandingOver,
 }
 
 /// The guest's greeting.
@@ -215,6 +218,7 @@ impl<'a> ToHost<'a> {
             STARTED => frame.read(Started::parse).map(Self::Started),
             FAILED => frame.read(Failed::parse).map(Self::Failed),
             EXITED => frame.read(Exit::parse).map(Self::Exited),
+            HANDING_OVER => frame.read(|payload| payload.end(Self::HandingOver)),
             kind => return unknown(kind),
         }
         .map(Some)
@@ -238,6 +242,7 @@ impl<'a> ToHost<'a> {
                 };
                 out.put(&[kind, value, 0, 0]);
             }),
+            Self::HandingOver => put_frame(out, HANDING_OVER, |_| {}),
         }
     }
 }

@@ -25,10 +25,15 @@
 //! | 0x42 | [`Started`](ToHost::Started) | to host | u32 process id in the guest |
 //! | 0x43 | [`Failed`](ToHost::Failed) | to host | u16 [`Stage`], u16 zero, u32 errno, then up to [`MAX_DETAIL`] bytes: on what |
 //! | 0x44 | [`Exited`](ToHost::Exited) | to host | u8 kind (0 code, 1 signal), u8 value, u16 zero |
+//! | 0x45 | [`HandingOver`](ToHost::HandingOver) | to host | none |
 //!
 //! The guest speaks first: `Hello`. The host answers `Start`. The guest sends `Started` when the program runs, or
 //! `Failed`, which is its last word. `Signal` and `Resize` may follow `Start` at any time. `Exited` is the guest's
 //! last word: the output of the workload has left the guest, and its file systems are synced.
+//!
+//! A `Start` with the field [`Init`](Field::Init) asks for a program that takes PID 1's own place. The guest sends
+//! `HandingOver` instead of `Started`. If the program cannot be run after all, `Failed` follows. If it can, its
+//! execution closes the channel, which is how the host learns of it. Nobody is left to tell of its end.
 //!
 //! # Versions
 //!

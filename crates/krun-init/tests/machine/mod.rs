@@ -270,6 +270,21 @@ impl Machine {
         Outcome { exit, stdout, stderr }
     }
 
+    /// Waits until the workload has become PID 1.
+    pub(crate) fn handed_over(&mut self) {
+        while let Ok(bytes) = self.from_guest.recv_timeout(PATIENCE) {
+            assert_eq!(self.host.receive(&mut &bytes[..]), Ok(None));
+        }
+        assert_eq!(self.host.close(), Some(Event::HandedOver), "console: {}", self.console());
+    }
+
+    /// What a workload that is PID 1 has written when it has ended.
+    pub(crate) fn outputs(&mut self) -> (String, String) {
+        self.expect_power_off();
+        let [stdout, stderr] = self.outputs.take().unwrap().map(|output| output.join().unwrap());
+        (String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+    }
+
     pub(crate) fn expect_power_off(&self) {
         let (to_test, ended) = channel();
         let pid = rustix::process::Pid::from_child(&self.process);
