@@ -82,7 +82,9 @@ fn batch(c: &mut Criterion) {
         let (mut driver, _feed, mut drain) = port();
         let (queue, request) = (Role::Transmit(1).queue(), Request::new().readable(&bytes));
         b.iter(|| {
-            (0..32).for_each(|_| drop(driver.post(queue, &request)));
+            for _ in 0..32 {
+                driver.post(queue, &request);
+            }
             driver.kick(queue);
             driver.turn();
             drain.read_exact(&mut sink).unwrap();
@@ -110,7 +112,9 @@ fn input(c: &mut Criterion) {
             let (queue, request) = (Role::Receive(1).queue(), Request::new().writable(4096));
             let pages = size.div_ceil(4096);
             b.iter(|| {
-                (0..pages).for_each(|_| drop(driver.post(queue, &request)));
+                for _ in 0..pages {
+                    driver.post(queue, &request);
+                }
                 driver.kick(queue);
                 feed.write_all(&bytes).unwrap();
                 driver.turn();

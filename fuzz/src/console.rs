@@ -1,4 +1,5 @@
 //! Fuzzes `krun-console`.
+#![expect(clippy::expect_used, reason = "a target fails loudly")]
 
 use krun_console::config::Role;
 use krun_console::control::{Event, Header};
@@ -82,8 +83,11 @@ impl Output for Taker {
 }
 
 fn console(bytes: &mut Bytes<'_>) -> Console {
-    let mut giver =
-        || Giver { left: bytes.short().into(), piece: 1 + usize::from(bytes.byte()), fails: bytes.byte() % 2 == 0 };
+    let mut giver = || Giver {
+        left: bytes.short().into(),
+        piece: 1 + usize::from(bytes.byte()),
+        fails: bytes.byte().is_multiple_of(2),
+    };
     let (first, second) = (giver(), giver());
     let mut taker = || Taker { left: bytes.short().into(), piece: 1 + usize::from(bytes.byte()) };
     let ports = vec![
@@ -92,7 +96,7 @@ fn console(bytes: &mut Bytes<'_>) -> Console {
         Port::named("out").output(taker()),
         Port::named("none"),
     ];
-    let handshake = if bytes.byte() % 2 == 0 { Handshake::Batched } else { Handshake::Stepwise };
+    let handshake = if bytes.byte().is_multiple_of(2) { Handshake::Batched } else { Handshake::Stepwise };
     Console::new(ports).expect("the ports are sound").handshake(handshake)
 }
 
