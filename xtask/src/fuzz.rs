@@ -48,7 +48,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let report = TestReport::default();
+    let report = TestReport::new();
     let wanted: Vec<_> =
         targets.iter().filter(|target| arguments.target.as_ref().is_none_or(|name| *name == target.name)).collect();
     if wanted.is_empty() {

@@ -83,7 +83,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &Arguments) -> Result<ExitCo
         let is_tests = !matches!(part, Part::Lint | Part::Fuzz);
         if arguments.only.is_empty() { is_tests || selection.is_everything() } else { arguments.only.contains(&part) }
     };
-    let report = Report::default();
+    let report = Report::new();
     if wants(Part::Lint) {
         host::lints(workspace, &report);
     }

@@ -13,6 +13,10 @@ use anyhow::{Context, Result, bail};
 use crate::process::{find_program, output};
 use crate::progress;
 
+/// The system's own hooks tidy up the system's state, which is not ours.
+const CONFIGURATION: &str =
+    "#clear APT::Update::Post-Invoke;\n#clear APT::Update::Post-Invoke-Success;\n#clear DPkg::Post-Invoke;\n";
+
 /// One package file to fetch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Download {
@@ -69,9 +73,15 @@ impl Apt {
         self.state.join("cache/archives")
     }
 
+    fn configuration(&self) -> PathBuf {
+        self.state.join("apt.conf")
+    }
+
     fn client(&self, program: &str) -> Command {
         let mut command = Command::new(program);
         command
+            .arg("-c")
+            .arg(self.configuration())
             .arg("-o")
             .arg(format!("Dir::State::lists={}", self.state.join("lists").display()))
             .arg("-o")
@@ -110,6 +120,7 @@ impl Apt {
             let directory = self.state.join(directory);
             fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
         }
+        fs::write(self.configuration(), CONFIGURATION)?;
         let lists = self.state.join("lists");
         progress::watch("reading the package lists with apt", &lists, None, || output(self.apt_get().arg("update")))?;
         let _ = self.updated.set(());

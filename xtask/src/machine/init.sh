@@ -20,6 +20,9 @@ for module in $($b cat /modules/order); do
 done
 $b ip link set lo up
 $b hostname nested
+# The limits of an ordinary host: programs may raise the soft one.
+ulimit -H -n 524288
+ulimit -S -n 1024
 echo "machine: up after $($b cut -d' ' -f1 /proc/uptime) s"
 /xtask agent $($b cat /agent-device)
 echo "machine: agent ended with $?"

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use super::plan::{GuestTest, Plan};
-use super::report::{Line, Report, Verdict, print};
+use super::report::{Line, Report, Verdict};
 use crate::assets::{Assets, GuestAssets};
 use crate::machine::console::{trouble_in, trouble_in_file};
 use crate::machine::image::{Bootable, Image, Make, inside};
@@ -52,7 +52,7 @@ pub(crate) fn nested(workspace: &Workspace, report: &Report, plan: &Plan, makes:
     };
     let (amd, intel) = (pool(Make::Amd)?, pool(Make::Intel)?);
     let session = Session { report, scratch, amd, intel };
-    print(&format!(
+    report.say(&format!(
         "guest tests: {} on emulated AMD, {} on emulated Intel",
         session.amd.count(),
         session.intel.count()
@@ -115,7 +115,7 @@ impl Session<'_> {
             let start = Instant::now();
             match Machine::boot(image, &console, make.boot_limit()) {
                 Ok(machine) => {
-                    print(&format!("{place:8} up after {:.1} s", start.elapsed().as_secs_f64()));
+                    self.report.say(&format!("{place:8} up after {:.1} s", start.elapsed().as_secs_f64()));
                     self.work_in(machine, make, &place, pool);
                 }
                 Err(error) => {

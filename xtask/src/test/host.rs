@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 
 use super::Selection;
 use super::libtest::{Follower, Kind};
-use super::report::{Line, Report, Verdict, print};
+use super::report::{Line, Report, Verdict};
 use crate::workspace::Workspace;
 
 /// Formatting, clippy and rustdoc, each with warnings as errors.
@@ -44,7 +44,7 @@ pub(crate) fn tests(workspace: &Workspace, report: &Report, selection: &Selectio
     command.args(["test", "--no-fail-fast"]).args(selection.packages()).args(&selection.filter);
     let ended = follow(&mut command, |line| {
         if follower.line(line) == Kind::Noteworthy {
-            print(line);
+            report.say(line);
         }
     });
     let line = |name: &str, verdict| Line { place: "host".into(), name: name.into(), time: start.elapsed(), verdict };
@@ -56,7 +56,7 @@ pub(crate) fn tests(workspace: &Workspace, report: &Report, selection: &Selectio
         report.add(line(name, Verdict::Failed("its output is above".into())));
     }
     match ended {
-        Ok((true, _)) => report.add(line(&format!("cargo test: {} tests", follower.passed), Verdict::Passed)),
+        Ok((true, _)) => report.say(&format!("host     ok      {} tests", follower.passed)),
         // The failures have been named one by one.
         Ok((false, _)) if !follower.failed.is_empty() => {}
         Ok((false, output)) => report.add(line("cargo test", Verdict::Failed(output))),
@@ -101,10 +101,10 @@ mod tests {
 
     #[test]
     fn a_step_s_output_is_kept_when_it_fails() {
-        let report = Report::default();
+        let report = Report::silent();
         step(&report, "lint", "failing", Command::new("sh").args(["-c", "echo reason; exit 1"]));
         assert!(!report.finish());
-        let report = Report::default();
+        let report = Report::silent();
         step(&report, "lint", "passing", Command::new("sh").args(["-c", "exit 0"]));
         assert!(report.finish());
     }

@@ -34,9 +34,9 @@ pub(crate) struct Line {
 }
 
 /// Collects lines from all threads and prints each as it comes.
-#[derive(Debug, Default)]
 pub(crate) struct Report {
     inner: Mutex<Inner>,
+    out: Mutex<Box<dyn Write + Send>>,
 }
 
 #[derive(Debug, Default)]
@@ -48,9 +48,23 @@ struct Inner {
 }
 
 impl Report {
+    /// A report on standard output.
+    pub(crate) fn new() -> Self {
+        Self::on(Box::new(stdout()))
+    }
+
+    fn on(out: Box<dyn Write + Send>) -> Self {
+        Self { inner: Mutex::default(), out: Mutex::new(out) }
+    }
+
+    /// Prints a line. A reader that went away does not stop the tests.
+    pub(crate) fn say(&self, text: &str) {
+        let _ = writeln!(self.out.lock().unwrap_or_else(PoisonError::into_inner), "{text}");
+    }
+
     /// Adds a line and prints it.
     pub(crate) fn add(&self, line: Line) {
-        print(&line.headline());
+        self.say(&line.headline());
         self.lock().lines.push(line);
     }
 
@@ -62,15 +76,18 @@ impl Report {
     /// Remembers something that the reader of the summary must know.
     pub(crate) fn note(&self, note: impl Into<String>) {
         let note = note.into();
-        print(&format!("note: {note}"));
+        self.say(&format!("note: {note}"));
         self.lock().notes.push(note);
     }
 
     /// Prints the summary; true if nothing failed.
-    pub(crate) fn finish(self) -> bool {
-        let inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        print(&inner.summary());
-        inner.count(|verdict| matches!(verdict, Verdict::Failed(_))) == 0
+    pub(crate) fn finish(&self) -> bool {
+        let (summary, has_passed) = {
+            let inner = self.lock();
+            (inner.summary(), inner.count(|verdict| matches!(verdict, Verdict::Failed(_))) == 0)
+        };
+        self.say(&summary);
+        has_passed
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
@@ -124,9 +141,12 @@ impl Inner {
     }
 }
 
-/// Prints on standard output; a reader that went away does not stop the tests.
-pub(crate) fn print(text: &str) {
-    let _ = writeln!(stdout().lock(), "{text}");
+#[cfg(test)]
+impl Report {
+    /// A report that nobody reads: the harness of xtask's own tests captures only what `print!` prints.
+    pub(crate) fn silent() -> Self {
+        Self::on(Box::new(std::io::sink()))
+    }
 }
 
 #[cfg(test)]
@@ -155,6 +175,15 @@ mod tests {
         assert!(summary.contains("---- boots on amd-1 ----\nthread panicked\n"), "{summary}");
         assert!(summary.contains("amd-1    FAILED     4.2 s  boots"), "{summary}");
         assert!(summary.contains("note: a machine was lost"), "{summary}");
+    }
+
+    #[test]
+    fn a_failure_fails_the_whole() {
+        let report = Report::silent();
+        report.add(line("fine", Verdict::Passed));
+        assert!(report.finish());
+        report.add(line("broken", Verdict::Failed(String::new())));
+        assert!(!report.finish());
     }
 
     #[test]
