@@ -68,6 +68,12 @@ impl Port {
         Self::new(Some(name.into()), false)
     }
 
+    /// A name, for a console that is to be found by one too (Linux has it in the same place as a generic port's).
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Where the bytes for the guest come from.
     pub fn input(mut self, input: impl Input + 'static) -> Self {
         self.input = Some(Box::new(input));

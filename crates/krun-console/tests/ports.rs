@@ -190,6 +190,17 @@ fn a_plain_console_needs_no_control_queues() {
 }
 
 #[test]
+fn several_consoles_with_names() {
+    let ((first, mut a), (second, mut b)) = (Port::console().pipe().unwrap(), Port::console().pipe().unwrap());
+    let mut guest = Guest::new(Console::new(vec![first.name("main"), second.name("log").size(40, 10)]).unwrap());
+    assert!(guest.ports[&guest.port("main")].console && guest.ports[&guest.port("log")].console);
+    assert_eq!(guest.ports[&1].size, Some((40, 10)));
+    guest.write(0, b"one");
+    guest.write(1, b"two");
+    assert_eq!((read_now(&mut a), read_now(&mut b)), (b"one".to_vec(), b"two".to_vec()));
+}
+
+#[test]
 fn a_driver_without_multiport_has_the_first_port() {
     let mut streams = streams();
     let mut guest = Guest::boot(MockDriver::builder(streams.console).without(F_MULTIPORT));
