@@ -273,7 +273,7 @@ pub struct StatFs {
 pub enum CachePolicy {
     /// Nothing: every access sees the host's state. Files cannot be mapped shared.
     None,
-    /// Names and attributes for a second, content until the next open.
+    /// Names and attributes for a second; content until the next open, and longer if the file is unchanged by then.
     #[default]
     Auto,
     /// Everything for a day: for directories that nobody but this guest changes.

@@ -254,6 +254,34 @@ fn a_reset_ends_the_session_and_not_the_device() {
 }
 
 #[test]
+fn a_pause_keeps_the_session() {
+    let mut guest = Guest::new(true);
+    let file = guest.create("f");
+    guest.call(Opcode::Setlk, file.0, &[&lock(file.1, 1, 1, (0, 9), false)]).expect("locked");
+    for _ in 0..3 {
+        let (waiting, head) = guest.post(QUEUE, Opcode::Setlkw, file.0, &[&lock(file.1, 2, 1, (0, 9), false)], 100);
+        guest.call(Opcode::Getattr, ROOT, &[&[0; 16]]).expect("a later request: the earlier one waits by now");
+        let fsync = abi::FsyncIn { fh: file.1, ..Default::default() }.encode();
+        let others: Vec<_> = (0..10).map(|_| guest.post(QUEUE, Opcode::Fsync, file.0, &[&fsync], 100)).collect();
+        guest.driver.kick(QUEUE);
+        // The wait for a lock ends, as by a signal; whatever else was under way is done or comes afterwards.
+        guest.driver.transport().pause();
+        guest.driver.transport().resume().expect("resumes");
+        let mut answers: std::collections::HashMap<u16, Vec<u8>> =
+            (0..11).map(|_| guest.driver.wait(QUEUE)).map(|used| (used.head, used.data)).collect();
+        for (unique, head) in others {
+            parse(&answers.remove(&head).expect("answered"), unique).expect("FSYNC");
+        }
+        let waited = parse(&answers.remove(&head).expect("answered"), waiting);
+        assert_eq!(waited, Err(libc::EINTR));
+        guest.write(file, b"the handle is still good");
+    }
+    assert_eq!(guest.server.file_system().in_use(), (1, 1));
+    guest.driver.transport().pause();
+    assert!(guest.driver.transport().save().is_err(), "open files cannot be saved");
+}
+
+#[test]
 fn several_queues_and_any_file_system() {
     let dir = tempfile::tempdir().expect("a directory");
     fs::write(dir.path().join("f"), "content").expect("write");

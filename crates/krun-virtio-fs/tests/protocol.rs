@@ -306,3 +306,35 @@ fn locks_may_be_left_to_the_guest() {
         fs::remove_file(arena.share().join("f")).expect("remove");
     }
 }
+
+#[test]
+fn content_is_kept_over_opens_while_nobody_changes_it() {
+    let arena = Arena::new();
+    let path = arena.share().join("f");
+    fs::write(&path, "first").expect("write");
+    let client = Client::share(&arena.share());
+    let node = client.lookup(ROOT, "f").expect("there").node;
+    let kept = |flags| {
+        let open = client.open(node, flags).expect("open");
+        client.release(node, open.fh).expect("release");
+        open.open_flags & OpenOptions::KEEP_CACHE.bits() != 0
+    };
+    // Just written: whoever writes again within the same tick would not be noticed.
+    assert!(!kept(libc::O_RDONLY) && !kept(libc::O_RDONLY));
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    assert!(!kept(libc::O_RDONLY), "not known yet");
+    assert!(kept(libc::O_RDONLY) && kept(libc::O_RDWR));
+    fs::write(&path, "other").expect("write");
+    assert!(!kept(libc::O_RDONLY), "changed");
+    // Times that were set back do not hide a change.
+    let old = std::time::SystemTime::UNIX_EPOCH;
+    let file = fs::File::options().write(true).open(&path).expect("open");
+    file.set_modified(old).expect("utimens");
+    assert!(!kept(libc::O_RDONLY) && !kept(libc::O_RDONLY));
+    std::thread::sleep(std::time::Duration::from_millis(3100));
+    assert!(!kept(libc::O_RDONLY) && kept(libc::O_RDONLY));
+    fs::write(&path, "third").expect("write");
+    file.set_modified(old).expect("utimens");
+    assert!(!kept(libc::O_RDONLY), "changed, whatever its time says");
+    assert!(!kept(libc::O_RDWR | libc::O_TRUNC), "emptied");
+}

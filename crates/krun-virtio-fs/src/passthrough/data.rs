@@ -1,21 +1,26 @@
 //! Opens files and moves their content.
 
 use std::ffi::CStr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
 use krun_virtio::{Sink, Source};
 use rustix::fs::{FallocateFlags, Mode, OFlags, SeekFrom};
+use rustix::time::ClockId;
 
 use super::credentials::{Caller, WithoutFsetid};
 use super::handles::{Kind, Open};
-use super::inodes::Inode;
+use super::inodes::{Inode, Stamp};
 use super::lookup::stat_fd;
 use super::{Locks, PassthroughFs};
 use crate::errno::{Errno, Failure, FsResult};
 use crate::types::{
     CachePolicy, CopyRange, Create, Entry, Handle, NodeId, OpenFlags, OpenOptions, Opened, Request, Write,
 };
+
+/// Seconds after which a change of a file counts as past: more than any file system's resolution of times.
+const SETTLED: i64 = 2;
 
 impl Open {
     /// Whether the file may be written through it.
@@ -71,7 +76,31 @@ impl PassthroughFs {
             let _guard = WithoutFsetid::enter(kill_suid_gid && flags.truncates())?;
             self.proc_fd.reopen(inode.as_fd(), host_flags(flags)?)?
         };
-        Ok(self.opened(Open::file(fd, node, flags.writes()))?)
+        let keep = self.cache == CachePolicy::Auto && self.is_unchanged(&inode, flags, fd.as_fd());
+        let mut opened = self.opened(Open::file(fd, node, flags.writes()))?;
+        if keep {
+            opened.options |= OpenOptions::KEEP_CACHE;
+        }
+        Ok(opened)
+    }
+
+    /// Whether the file is as it was when the guest opened it last: then what the guest has cached since is good. It
+    /// sees what was closed on the host before it opens a file, and need not read the same program again and again.
+    fn is_unchanged(&self, inode: &Inode, flags: OpenFlags, fd: BorrowedFd<'_>) -> bool {
+        let stat = if flags.truncates() { None } else { stat_fd(fd).ok() };
+        let stamp = stat.map(|stat| Stamp {
+            size: stat.stx_size,
+            modified: (stat.stx_mtime.tv_sec, stat.stx_mtime.tv_nsec),
+            changed: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
+        });
+        // Two changes within a tick of the host's clock have the same time. What was changed that recently is not
+        // remembered; nor what says that it was changed in the future.
+        let settled = rustix::time::clock_gettime(ClockId::Realtime).tv_sec - SETTLED;
+        let memorable = stamp.filter(|stamp| stamp.changed.0 < settled && stamp.modified.0 < settled);
+        let mut opened = inode.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let unchanged = stamp.is_some() && *opened == stamp;
+        *opened = memorable;
+        unchanged
     }
 
     pub(super) fn create_file(

@@ -26,11 +26,23 @@ pub(super) struct Inode {
     pub(super) kind: u32,
     /// Open files that hold the locks of one owner each.
     pub(super) locks: Mutex<Option<Box<super::locks::Owners>>>,
+    /// The content when it was last opened, unless it was too fresh to tell from what came a moment later.
+    pub(super) opened: Mutex<Option<Stamp>>,
+}
+
+/// Tells one content of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub(super) size: u64,
+    /// Seconds and nanoseconds.
+    pub(super) modified: (i64, u32),
+    /// Cannot be set back by anybody.
+    pub(super) changed: (i64, u32),
 }
 
 impl Inode {
     pub(super) fn new(fd: OwnedFd, identity: Identity, kind: u32) -> Self {
-        Self { fd, identity, kind, locks: Mutex::new(None) }
+        Self { fd, identity, kind, locks: Mutex::new(None), opened: Mutex::new(None) }
     }
 
     pub(super) fn is_regular(&self) -> bool {

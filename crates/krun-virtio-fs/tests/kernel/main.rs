@@ -520,6 +520,23 @@ fn caches_or_none() {
 }
 
 #[test]
+fn what_the_host_closed_is_seen_by_the_next_open() {
+    let Some(share) = share() else { return };
+    for round in 0..40 {
+        // Of one length, so that the attributes (which are valid for a second) do not tell.
+        let text = format!("{round:04}");
+        fs::write(share.host("f"), &text).expect("write");
+        assert_eq!(fs::read_to_string(share.guest("f")).expect("read"), text);
+        assert_eq!(fs::read_to_string(share.guest("f")).expect("read"), text, "and again");
+        if round % 10 == 0 {
+            std::thread::sleep(Duration::from_millis(3100));
+            assert_eq!(fs::read_to_string(share.guest("f")).expect("read"), text);
+            assert_eq!(fs::read_to_string(share.guest("f")).expect("read"), text, "kept");
+        }
+    }
+}
+
+#[test]
 fn an_unmounted_share_holds_nothing() {
     let Some(share) = share() else { return };
     for i in 0..100 {
