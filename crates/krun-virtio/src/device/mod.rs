@@ -66,7 +66,7 @@ pub trait VirtioDevice: Send {
         format!("virtio-{}", self.device_type())
     }
 
-    /// The features of its own (bits 0 to 23 and 50 to 127). The transport adds those of rings and transport.
+    /// The features of its own (bits 0 to 23 and 50 to 63). The transport adds those of rings and transport.
     fn features(&self) -> u64;
 
     /// Largest size of each of its queues: powers of two, up to 32768.

@@ -64,7 +64,8 @@ impl Task {
         self.failed
     }
 
-    fn fail(&mut self, what: &str) {
+    /// Puts it out of service until the next reset, and tells the driver.
+    pub(crate) fn fail(&mut self, what: &str) {
         self.failed = true;
         tracing::error!(queues = ?self.queues.range(), "worker {what}; the device needs a reset");
         if let Some(session) = &self.session {

@@ -162,8 +162,7 @@ impl Seat {
 impl MutEventSubscriber for Seat {
     fn init(&mut self, ops: &mut EventOps<'_>) {
         if let Err(error) = ops.add(Events::with_data(&self.stop, STOP, EventSet::IN)) {
-            // `EventLoop::new` looks at this.
-            tracing::error!("watching for the stop of a worker: {error}");
+            self.task.fail(&format!("cannot be stopped, so it is not started: {error}"));
             self.stopped = true;
             return;
         }
@@ -233,7 +232,9 @@ impl EventLoop {
     pub(super) fn run(&mut self) {
         while !self.stopped() {
             if let Err(error) = self.manager.run() {
-                tracing::error!("waiting for events of a worker: {error}");
+                if let Ok(seat) = self.manager.subscriber_mut(self.id) {
+                    seat.task.fail(&format!("cannot wait for events: {error}"));
+                }
                 return;
             }
         }
