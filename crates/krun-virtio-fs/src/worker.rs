@@ -40,27 +40,28 @@ struct Outside<F: FileSystem + ?Sized + 'static> {
     timer: OwnedFd,
 }
 
-/// Publishes replies in batches that are bounded in number and time.
+/// Publishes replies in batches that are bounded in number and time. A reply that is alone costs no look at the clock.
+#[derive(Default)]
 struct Batch {
     replies: usize,
-    since: Instant,
+    /// When the first reply began to wait for another.
+    since: Option<Instant>,
 }
 
 impl Batch {
-    fn new() -> Self {
-        Self { replies: 0, since: Instant::now() }
+    /// One more request is handled, while replies may be waiting.
+    fn more(&mut self) {
+        if self.replies > 0 && self.since.is_none() {
+            self.since = Some(Instant::now());
+        }
     }
 
     fn complete(&mut self, queue: &mut VirtQueue, chain: Chain) {
         queue.complete(chain);
-        let now = Instant::now();
-        if self.replies == 0 {
-            self.since = now;
-        }
         self.replies += 1;
-        if self.replies >= BATCH || now.duration_since(self.since) >= BATCH_TIME {
+        if self.replies >= BATCH || self.since.is_some_and(|since| since.elapsed() >= BATCH_TIME) {
             queue.flush();
-            self.replies = 0;
+            *self = Self::default();
         }
     }
 }
@@ -71,6 +72,7 @@ impl<F: FileSystem + ?Sized + 'static> FsWorker<F> {
     }
 
     fn serve(&mut self, mut chain: Chain, queue: &mut VirtQueue, batch: &mut Batch) {
+        batch.more();
         let (mut request, mut reply) = chain.split();
         let handled = self.server.handle(&mut request, &mut reply, false);
         self.settle(chain, handled, queue, batch);
@@ -136,7 +138,7 @@ impl<F: FileSystem + ?Sized + 'static> Worker for FsWorker<F> {
 
     fn queue_event(&mut self, index: u16, cx: &mut Context<'_>) {
         let Some(queue) = cx.queues.get(index) else { return };
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         // No driver keeps this thread from its other work for ever.
         let mut budget = 4 * u32::from(queue.size());
         loop {
@@ -165,7 +167,7 @@ impl<F: FileSystem + ?Sized + 'static> Worker for FsWorker<F> {
 
     fn io_event(&mut self, token: u32, _ready: Ready, cx: &mut Context<'_>) {
         let Some(queue) = cx.queues.iter().next() else { return };
-        let mut batch = Batch::new();
+        let mut batch = Batch::default();
         match (token, &self.outside) {
             (POOL_DONE, Some(outside)) => {
                 outside.pool.collect(&mut self.collected);
