@@ -237,6 +237,14 @@ mod tests {
     }
 
     #[test]
+    fn an_init_is_root() {
+        let init = || Command::new("/sbin/init").as_init();
+        assert_eq!(fields(&good().command(init())), [""; 0]);
+        assert_eq!(fields(&good().command(init().uid(0).gid(5))), [""; 0]);
+        assert_eq!(fields(&good().command(init().uid(1000))), ["uid"]);
+    }
+
+    #[test]
     fn settings_that_need_a_command_are_not_ignored() {
         let (reader, _writer) = std::io::pipe().unwrap();
         let builder = VmBuilder::new()

@@ -38,6 +38,7 @@ pub struct Command {
     pub(crate) uid: Option<u32>,
     pub(crate) gid: Option<u32>,
     pub(crate) rlimits: Vec<Rlimit>,
+    pub(crate) is_init: bool,
 }
 
 impl Command {
@@ -51,6 +52,7 @@ impl Command {
             uid: None,
             gid: None,
             rlimits: Vec::new(),
+            is_init: false,
         }
     }
 
@@ -111,6 +113,20 @@ impl Command {
         self
     }
 
+    /// Runs the command as the guest's first process, for guests that bring an init of their own, such as systemd or
+    /// OpenRC. Everything else about it is made ready as for any command; then it takes the place of this crate's init,
+    /// as root and with every capability.
+    ///
+    /// Nobody in the guest then speaks with the host: there is no exit code, and no signal but
+    /// [`kill`](crate::RunningVm::kill), which ends the VM. Otherwise the VM ends when the guest restarts, with
+    /// [`ExitStatus::ShutDown`](crate::ExitStatus::ShutDown). If the command exits instead, Linux panics. Its standard
+    /// streams are console ports themselves, so `/dev/stdout` cannot be opened again.
+    #[must_use]
+    pub fn as_init(mut self) -> Self {
+        self.is_init = true;
+        self
+    }
+
     /// The program and its arguments.
     pub fn argv(&self) -> impl Iterator<Item = &OsStr> {
         self.argv.iter().map(OsString::as_os_str)
@@ -142,6 +158,15 @@ impl Command {
         }
         if let Some(dir) = self.current_dir.as_ref().filter(|dir| !dir.is_absolute() || has_nul(dir.as_os_str())) {
             problem("current_dir", dir.as_os_str(), "not an absolute path", "give a path that starts with `/`");
+        }
+        if let Some(uid) = self.uid.filter(|uid| self.is_init && *uid != 0) {
+            let value = uid.to_string();
+            problem(
+                "uid",
+                OsStr::new(&value),
+                "only root can be the guest's init",
+                "leave it out, or leave `as_init` out",
+            );
         }
         for limit in self.rlimits.iter().filter(|limit| limit.soft > limit.hard) {
             let value = format!("{}={}:{}", limit.resource, limit.soft, limit.hard);

@@ -55,7 +55,7 @@ impl Control {
             self.send();
             let Some(socket) = &self.socket else { return Ok(()) };
             match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
-                Ok((0, _)) => self.close(),
+                Ok((0, _)) => self.close().into_iter().for_each(&mut told),
                 Ok((count, _)) => self.receive(buffer.get(..count).unwrap_or_default(), &mut told)?,
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Ok(()),
@@ -89,7 +89,8 @@ impl Control {
                 Err(Errno::AGAIN) => return,
                 Err(error) => {
                     tracing::warn!(%error, "cannot write to the guest's control channel");
-                    return self.close();
+                    self.close();
+                    return;
                 }
             }
         }
@@ -109,9 +110,10 @@ impl Control {
         }
     }
 
-    fn close(&mut self) {
-        self.host.close();
+    /// The guest's end is closed, or is as good as closed. What that tells, if anything.
+    fn close(&mut self) -> Option<Event> {
         self.socket = None;
+        self.host.close()
     }
 }
 
@@ -157,6 +159,23 @@ mod tests {
         }
         assert_eq!(seen, [Event::Started { pid: 7 }, Event::Exited(krun_init::protocol::Exit::Code(3))]);
         guest.write_all(b"one more thing").unwrap();
+        assert_eq!(events(&mut control), Ok(vec![]));
+    }
+
+    #[test]
+    fn an_init_is_told_of_by_the_end_of_the_channel() {
+        use std::io::Write as _;
+        let mut start = Start::new(["/sbin/init"]);
+        start.becomes_init = true;
+        let (mut control, theirs) = Control::new(Host::new(&start).unwrap(), Scope::Process).unwrap();
+        let close = control.closer().unwrap();
+        let mut guest = std::os::unix::net::UnixStream::from(theirs);
+        guest.write_all(&encode(ToHost::Hello(Hello { features: 0 }))).unwrap();
+        guest.write_all(&encode(ToHost::HandingOver)).unwrap();
+        assert_eq!(events(&mut control), Ok(vec![Event::Greeted { features: 0 }]));
+        close();
+        assert_eq!(events(&mut control), Ok(vec![Event::HandedOver]));
+        assert!(control.interest().is_none());
         assert_eq!(events(&mut control), Ok(vec![]));
     }
 

@@ -160,8 +160,8 @@ pub enum Error {
         /// The number asked for.
         signal: i32,
     },
-    /// There is no workload (yet, or any more) that could take it.
-    #[error("the guest's command is not running: cannot {action}")]
+    /// There is no command (yet, or any more) that could take it, or it is the guest's init and cannot be reached.
+    #[error("the guest's command is not running, or is its init: cannot {action}")]
     NotRunning {
         /// What was attempted.
         action: &'static str,

@@ -21,8 +21,8 @@ impl VmHandle {
     ///
     /// # Errors
     ///
-    /// [`Error::Signal`] if there is no such signal, [`Error::NotRunning`] before the command has started and after it
-    /// has ended.
+    /// [`Error::Signal`] if there is no such signal, [`Error::NotRunning`] before the command has started, after it has
+    /// ended, and always if it is the guest's init ([`Command::as_init`](crate::Command::as_init)).
     pub fn signal(&self, signal: i32) -> Result<(), Error> {
         let number = u8::try_from(signal).ok().filter(|number| (1..=64).contains(number));
         let number = number.ok_or(Error::Signal { signal })?;

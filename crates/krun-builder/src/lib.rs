@@ -34,7 +34,8 @@
 //! - [`RunningVm`] has the guest's memory and threads. As a file descriptor it is readable when the VM has ended, so it
 //!   fits any event loop; [`VmHandle`] sends signals, new terminal sizes and the order to stop from any thread.
 //! - [`ExitStatus`] says how it ended. The exit code comes from init over a private channel. A panic of the guest's
-//!   kernel, a triple fault and a restart are outcomes of their own, never mistaken for the command's.
+//!   kernel, a triple fault and a restart are outcomes of their own, never mistaken for the command's. A command may also
+//!   be the guest's init itself ([`Command::as_init`]): then the restart is its ordinary end.
 //!
 //! # What it does not do
 //!

@@ -17,6 +17,7 @@ pub(crate) fn request(config: &Config, command: &Command) -> (Start, Scope) {
         .iter()
         .map(|limit| Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard })
         .collect();
+    start.becomes_init = command.is_init;
     if let Some(hostname) = &config.hostname {
         start.hostname = hostname.clone();
     }

@@ -5,7 +5,8 @@ use std::fmt;
 use krun_init::Failure;
 
 /// How a VM ended. Only [`ExitStatus::Exited`] and [`ExitStatus::Signaled`] say that the command ran to its end; both
-/// come from the guest's init over its private channel, never from anything a program in the guest can write.
+/// come from the guest's init over its private channel, never from anything a program in the guest can write. For a
+/// command that is the guest's init itself, the ordinary end is [`ExitStatus::ShutDown`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ExitStatus {
@@ -27,6 +28,9 @@ pub enum ExitStatus {
     },
     /// The guest restarted or powered off before its command ended (or there was none).
     Rebooted,
+    /// The guest restarted, and that was its command's to decide: [`Command::as_init`](crate::Command::as_init). This is
+    /// the ordinary end of such a VM.
+    ShutDown,
     /// The host stopped the VM: [`RunningVm::kill`](crate::RunningVm::kill), or it was dropped.
     Stopped,
     /// The host could not go on running the guest.
@@ -39,18 +43,20 @@ pub enum ExitStatus {
 }
 
 impl ExitStatus {
-    /// Whether the command ended with exit code 0.
+    /// Whether all is well: the command ended with exit code 0, or was the guest's init and shut it down.
     #[must_use]
     pub fn success(&self) -> bool {
-        *self == Self::Exited(0)
+        matches!(self, Self::Exited(0) | Self::ShutDown)
     }
 
     /// The code a shell would report for the command: its own, 128 + n for a signal, 127 and 126 for a command that was
-    /// not found or not executable. `None` when no such thing can be said.
+    /// not found or not executable; 0 for a guest that was shut down by its own init. `None` when no such thing can be
+    /// said.
     #[must_use]
     pub fn shell_code(&self) -> Option<u8> {
         match self {
             Self::Exited(code) => Some(*code),
+            Self::ShutDown => Some(0),
             Self::Signaled(signal) => u8::try_from(128 + (signal & 0x7f)).ok(),
             // 125 is ours to use for everything that is not about the command itself.
             Self::InitFailed(failure) => Some(failure.status()).filter(|status| *status != 125),
@@ -68,6 +74,7 @@ impl fmt::Display for ExitStatus {
             Self::Panicked { console } => with_console(f, "the guest's kernel panicked", console),
             Self::TripleFault { console } => with_console(f, "a CPU of the guest met a triple fault", console),
             Self::Rebooted => f.write_str("the guest restarted or powered off before a command had ended"),
+            Self::ShutDown => f.write_str("the guest was shut down by its own init"),
             Self::Stopped => f.write_str("the VM was stopped by its host"),
             Self::Failed { reason, console } => with_console(f, &format!("the VM could not go on: {reason}"), console),
         }
@@ -95,6 +102,8 @@ mod tests {
         assert_eq!(exec_failed(libc::ENOENT).shell_code(), Some(127));
         assert_eq!(exec_failed(libc::EACCES).shell_code(), Some(126));
         assert_eq!(ExitStatus::Rebooted.shell_code(), None);
+        assert_eq!(ExitStatus::ShutDown.shell_code(), Some(0));
+        assert!(!ExitStatus::Rebooted.success() && ExitStatus::ShutDown.success());
         assert!(ExitStatus::Exited(0).success() && !ExitStatus::Exited(1).success());
     }
 

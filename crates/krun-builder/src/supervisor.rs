@@ -75,7 +75,7 @@ impl Supervisor {
                 return status;
             }
             if let Some(why) = left {
-                return verdict.command.unwrap_or_else(|| self.judge(why));
+                return verdict.command.take().unwrap_or_else(|| self.judge(why, verdict.handed_over));
             }
             if let (Some(deadline), Some(status)) = (verdict.deadline, &verdict.command)
                 && Instant::now() >= deadline
@@ -117,6 +117,7 @@ impl Supervisor {
                         Exit::Signal(signal) => ExitStatus::Signaled(signal.into()),
                     });
                 }
+                Event::HandedOver => verdict.handed_over = true,
                 _ => {}
             }
         });
@@ -124,13 +125,14 @@ impl Supervisor {
     }
 
     /// How a VM ended whose command has not.
-    fn judge(&self, why: Left) -> ExitStatus {
+    fn judge(&self, why: Left, handed_over: bool) -> ExitStatus {
         let console = || self.last_words();
         match why {
             Ok(Stop::Crashed) => ExitStatus::Panicked { console: console() },
             Ok(Stop::Reset | Stop::Shutdown) if guest_panicked(&*self.ram) => {
                 ExitStatus::Panicked { console: console() }
             }
+            Ok(Stop::Reset | Stop::Shutdown) if handed_over => ExitStatus::ShutDown,
             Ok(Stop::Reset | Stop::Shutdown) => ExitStatus::Rebooted,
             Ok(Stop::TripleFault) => ExitStatus::TripleFault { console: console() },
             Ok(stop) => self.failed(format!("a vCPU stopped for a reason that no handler gave: {stop:?}")),
@@ -197,6 +199,8 @@ impl Supervisor {
 struct Verdict {
     command: Option<ExitStatus>,
     deadline: Option<Instant>,
+    /// Whether the command is the guest's first process.
+    handed_over: bool,
 }
 
 impl Verdict {

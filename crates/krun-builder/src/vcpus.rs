@@ -1,88 +1,59 @@
-//! The vCPUs' threads: run, pause, resume, stop.
+//! The vCPUs' threads.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use krun_vcpu::{ExitHandler, Stop, Vcpu, VcpuHandle};
+use krun_vcpu::{Controller, Enrolled, ExitHandler, Stop, Vcpu};
 
 use crate::error::Error;
 
-/// Why a vCPU left for good.
+/// Why the vCPUs left for good.
 pub(crate) type Left = Result<Stop, krun_vcpu::Error>;
 
 /// Threads that run vCPUs, one each. Dropping stops and joins them.
 #[derive(Debug)]
 pub(crate) struct Vcpus {
-    gate: Arc<Gate>,
-    handles: Vec<VcpuHandle>,
+    controller: Controller,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Vcpus {
-    /// Starts a thread for each vCPU. `report` is told when one leaves for good.
+    /// Starts a thread for each vCPU. `report` is told when the guest or an error, and not the host, has ended them.
     pub(crate) fn start(
         vcpus: Vec<Vcpu>,
         bus: &Arc<dyn ExitHandler>,
         report: impl Fn(u32, Left) + Send + Clone + 'static,
     ) -> Result<Self, Error> {
-        let this = Self {
-            gate: Arc::new(Gate::default()),
-            handles: vcpus.iter().map(Vcpu::handle).collect(),
-            threads: Mutex::new(Vec::with_capacity(vcpus.len())),
-        };
+        let this = Self { controller: Controller::new(), threads: Mutex::new(Vec::with_capacity(vcpus.len())) };
         for vcpu in vcpus {
-            let name = format!("krun-vcpu{}", vcpu.id());
-            let (gate, bus, report) = (Arc::clone(&this.gate), Arc::clone(bus), report.clone());
-            gate.lock().alive += 1;
-            let spawned = Builder::new().name(name.clone()).spawn(move || work(vcpu, &*bus, &gate, report));
-            match spawned {
-                Ok(thread) => this.threads().push(thread),
-                Err(source) => {
-                    this.gate.lock().alive -= 1;
-                    return Err(Error::Thread { name, source });
-                }
-            }
+            let id = vcpu.id();
+            let name = format!("krun-vcpu{id}");
+            let (vcpu, bus, report) = (this.controller.enrol(vcpu), Arc::clone(bus), report.clone());
+            let spawned = Builder::new().name(name.clone()).spawn(move || work(vcpu, id, &*bus, report));
+            this.threads().push(spawned.map_err(|source| Error::Thread { name, source })?);
         }
         Ok(this)
     }
 
     /// Returns when no vCPU runs guest code any more. Pausing twice is pausing once.
     pub(crate) fn pause(&self) {
-        let mut gate = self.gate.lock();
-        if gate.wanted == Wanted::Run {
-            gate.wanted = Wanted::Pause;
-        }
-        self.kick();
-        while gate.wanted == Wanted::Pause && gate.parked < gate.alive {
-            gate = self.gate.changed.wait(gate).unwrap_or_else(PoisonError::into_inner);
-        }
+        self.controller.pause();
     }
 
     /// Lets the vCPUs go on.
     pub(crate) fn resume(&self) {
-        let mut gate = self.gate.lock();
-        if gate.wanted == Wanted::Pause {
-            gate.wanted = Wanted::Run;
-        }
-        self.gate.changed.notify_all();
+        self.controller.resume();
     }
 
     /// Ends and joins all threads.
     pub(crate) fn stop(&self) {
-        self.gate.lock().wanted = Wanted::Quit;
-        self.gate.changed.notify_all();
-        self.kick();
+        self.controller.stop(Stop::Kicked);
         for thread in std::mem::take(&mut *self.threads()) {
             if thread.join().is_err() {
                 tracing::error!("a vCPU's thread panicked");
             }
         }
-    }
-
-    /// How long a kick takes to show does not matter: a vCPU that is about to enter the guest notices it, too.
-    fn kick(&self) {
-        self.handles.iter().for_each(VcpuHandle::kick);
     }
 
     fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
@@ -96,67 +67,15 @@ impl Drop for Vcpus {
     }
 }
 
-/// What the vCPUs are to do, and how many of them are waiting.
-#[derive(Debug, Default)]
-struct Gate {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    wanted: Wanted,
-    alive: usize,
-    parked: usize,
-}
-
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Wanted {
-    #[default]
-    Run,
-    Pause,
-    Quit,
-}
-
-impl Gate {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits while paused; whether to go on.
-    fn pass(&self) -> bool {
-        let mut state = self.lock();
-        while state.wanted == Wanted::Pause {
-            state.parked += 1;
-            self.changed.notify_all();
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-            state.parked -= 1;
-        }
-        state.wanted == Wanted::Run
+fn work(mut vcpu: Enrolled, id: u32, bus: &dyn ExitHandler, report: impl Fn(u32, Left)) {
+    match vcpu.run(bus) {
+        // By our own order, or because another vCPU failed: that one reports it.
+        Ok(Stop::Kicked) => {}
+        left => report(id, left),
     }
 }
 
-/// Counts a thread out, however it ends.
-struct Alive<'a>(&'a Gate);
-
-impl Drop for Alive<'_> {
-    fn drop(&mut self) {
-        self.0.lock().alive -= 1;
-        self.0.changed.notify_all();
-    }
-}
-
-fn work(mut vcpu: Vcpu, bus: &dyn ExitHandler, gate: &Gate, report: impl Fn(u32, Left)) {
-    let _alive = Alive(gate);
-    while gate.pass() {
-        match vcpu.run(bus) {
-            Ok(Stop::Kicked) => {}
-            left => return report(vcpu.id(), left),
-        }
-    }
-}
-
-/// Unused descriptors are an error of the operating system's like any other.
+/// For descriptors that could not be made.
 pub(crate) fn descriptor(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::Descriptor { what, source }
 }

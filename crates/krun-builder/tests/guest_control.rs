@@ -1,6 +1,6 @@
 //! A running VM from the host's side: pause, signals, terminals, several at once.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 mod common;
 

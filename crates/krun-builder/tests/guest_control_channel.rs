@@ -1,7 +1,5 @@
 //! Nothing in the guest but its first process speaks for the guest.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 mod common;
 
 use common::*;

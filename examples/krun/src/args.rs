@@ -49,6 +49,9 @@ pub(crate) struct RunOptions {
     /// User, and group, that the command runs as: numbers
     #[arg(long, short, value_name = "UID[:GID]", value_parser = parse_user)]
     pub(crate) user: Option<(u32, Option<u32>)>,
+    /// Run the command as the guest's first process (systemd, OpenRC): the guest ends when it restarts, with code 0
+    #[arg(long)]
+    pub(crate) become_init: bool,
     /// Host name of the guest
     #[arg(long, value_name = "NAME")]
     pub(crate) hostname: Option<OsString>,

@@ -6,7 +6,8 @@
 //!
 //! Standard input, output and error are the command's own, byte for byte, and so is the exit code: 128 + n after
 //! signal n, 127 and 126 for a command that is not found or not executable. 125 means that `krun` itself failed; one
-//! line on standard error says why.
+//! line on standard error says why. With `--become-init` the command is the guest's first process: the guest ends when
+//! that restarts it, and the code is 0.
 
 mod args;
 mod failure;

@@ -41,10 +41,13 @@ pub(crate) fn run(options: RunOptions) -> Result<u8, Failure> {
 }
 
 /// As many open files as this process may have: the guest's kernel remembers files, and each of them is a descriptor
-/// here.
+/// here. Root may have more than its limit says.
 fn raise_descriptor_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+    const PLENTY: u64 = 1 << 20;
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let raise = |limit: Option<u64>| setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit });
+    let wanted = hard.map(|hard| hard.max(PLENTY));
+    if let Err(error) = raise(wanted).or_else(|_| raise(hard)) {
         tracing::debug!(%error, "cannot raise the limit on open files");
     }
 }
@@ -110,6 +113,9 @@ fn configure(options: RunOptions, with_terminal: bool) -> Result<VmBuilder, Fail
     if let Some((uid, gid)) = options.user {
         command = command.uid(uid);
         command = gid.into_iter().fold(command, Command::gid);
+    }
+    if options.become_init {
+        command = command.as_init();
     }
     builder = options.volume.into_iter().fold(builder, VmBuilder::volume);
     builder = options.hostname.into_iter().fold(builder, VmBuilder::hostname);
