@@ -168,7 +168,8 @@ pub trait FileSystem: Send + Sync {
         Err(Errno::NOSYS.into())
     }
 
-    /// Lists a directory from `offset` on: 0, or the offset of an entry listed before.
+    /// Lists a directory from `offset` on (0, or the offset of an entry listed before) until there is no room or the
+    /// directory ends.
     fn readdir(&self, _rq: &Request, _node: NodeId, _handle: Handle, _offset: u64, _emit: Emit<'_>) -> FsResult<()> {
         Err(Errno::NOSYS.into())
     }

@@ -17,7 +17,10 @@ use std::time::{Duration, Instant};
 use krun_virtio::testing::{Descriptor, MockDriver, Request, Used};
 use krun_virtio_fs::abi::{self, Opcode};
 use krun_virtio_fs::{Error, FileSystem, FsDevice, FuseServer, PassthroughFs};
+use rustix::fs::FlockOperation;
 use support::{ROOT, array, lock, parse, request};
+
+const TRY: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 
 const HIPRIO: u16 = 0;
 const QUEUE: u16 = 1;
@@ -219,14 +222,14 @@ fn what_blocks_does_not_hold_others_up() {
     assert_eq!((done[1].head, parse(&done[1].data, unique)), (unlock, Ok(vec![])));
     // A lock that somebody on the host holds is found free a moment after it is.
     let host = fs::File::open(guest.dir.path().join("f")).expect("open");
-    host.lock().expect("locked");
+    rustix::fs::flock(&host, FlockOperation::LockExclusive).expect("locked");
     let flock = lock(file.1, 3, 1, (0, i64::MAX as u64), true);
     let (unique, _) = guest.post(QUEUE, Opcode::Setlkw, file.0, &[&flock], 100);
     guest.driver.kick(QUEUE);
     std::thread::sleep(Duration::from_millis(50));
-    host.unlock().expect("unlocked");
+    rustix::fs::flock(&host, FlockOperation::Unlock).expect("unlocked");
     assert_eq!(parse(&guest.driver.wait(QUEUE).data, unique), Ok(vec![]));
-    assert!(host.try_lock().is_err());
+    assert!(rustix::fs::flock(&host, TRY).is_err());
 }
 
 #[test]

@@ -24,6 +24,9 @@ use std::time::{Duration, SystemTime};
 
 use krun_virtio_fs::{CachePolicy, OverlayFs, PassthroughFs, ReadOnly};
 use mount::{Mounted, mount};
+use rustix::fs::FlockOperation;
+
+const TRY: FlockOperation = FlockOperation::NonBlockingLockExclusive;
 
 /// Mounts a share, or leaves the test.
 macro_rules! mounted {
@@ -399,22 +402,25 @@ fn locks_exclude_within_and_without() {
     let guest = File::options().read(true).write(true).open(share.guest("lock")).expect("open");
     let host = File::options().read(true).write(true).open(share.host("lock")).expect("open");
     // flock: one open file of the guest against one of the host.
-    guest.try_lock().expect("free");
-    assert!(host.try_lock().is_err());
-    guest.unlock().expect("unlock");
-    host.try_lock().expect("free");
+    rustix::fs::flock(&guest, TRY).expect("free");
+    assert!(rustix::fs::flock(&host, TRY).is_err());
+    rustix::fs::flock(&guest, FlockOperation::Unlock).expect("unlock");
+    rustix::fs::flock(&host, TRY).expect("free");
     // A blocking lock waits until the host lets go, and other requests are served meanwhile.
     let waiter = {
         let guest = guest.try_clone().expect("clone");
-        std::thread::Builder::new().name("waiter".into()).spawn(move || guest.lock()).expect("a thread")
+        std::thread::Builder::new()
+            .name("waiter".into())
+            .spawn(move || rustix::fs::flock(&guest, FlockOperation::LockExclusive))
+            .expect("a thread")
     };
     std::thread::sleep(Duration::from_millis(100));
     assert!(!waiter.is_finished());
     assert_eq!(fs::read(share.guest("lock")).expect("read"), b"0123456789");
-    host.unlock().expect("unlock");
+    rustix::fs::flock(&host, FlockOperation::Unlock).expect("unlock");
     waiter.join().expect("joins").expect("the lock");
-    assert!(host.try_lock().is_err());
-    guest.unlock().expect("unlock");
+    assert!(rustix::fs::flock(&host, TRY).is_err());
+    rustix::fs::flock(&guest, FlockOperation::Unlock).expect("unlock");
 
     // fcntl: ranges, of this process against the host's view of it.
     rustix::fs::fcntl_lock(&guest, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("free");
@@ -452,8 +458,8 @@ fn read_only_means_read_only() {
     refused(std::os::unix::fs::chown(&path, Some(1), None));
     // Locks are the guest's own.
     let file = File::open(&path).expect("open");
-    file.try_lock().expect("a lock");
-    assert!(File::open(&path).expect("open").try_lock().is_err());
+    rustix::fs::flock(&file, TRY).expect("a lock");
+    assert!(rustix::fs::flock(File::open(&path).expect("open"), TRY).is_err());
     assert_eq!(hash_tree(host.path()).len(), 1);
 }
 
