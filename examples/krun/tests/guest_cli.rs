@@ -89,3 +89,34 @@ fn a_signal_before_the_command_runs_ends_krun() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGTERM));
 }
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn a_terminal_is_raw_for_the_command_and_as_before_afterwards() {
+    use rustix::pty::{OpenptFlags, grantpt, ioctl_tiocgptpeer, openpt, unlockpt};
+    use rustix::termios::{LocalModes, tcgetattr};
+    let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&master).unwrap();
+    unlockpt(&master).unwrap();
+    let terminal = ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    let stream = || Stdio::from(terminal.try_clone().unwrap());
+    let modes = || {
+        let modes = tcgetattr(&terminal).unwrap();
+        (modes.input_modes, modes.output_modes, modes.local_modes)
+    };
+    let before = modes();
+    let script = "tty -s && echo a terminal; read line; echo read $line; exit 3";
+    let mut child = krun(&[], &["sh", "-c", script]).stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();
+    let mut master = BufReader::new(std::fs::File::from(master));
+    let mut line = String::new();
+    master.read_line(&mut line).unwrap();
+    assert_eq!(line, "a terminal\r\n");
+    assert!(!modes().2.intersects(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG));
+    master.get_mut().write_all(b"words\r").unwrap();
+    line.clear();
+    master.read_line(&mut line).unwrap();
+    master.read_line(&mut line).unwrap();
+    assert_eq!(line, "words\r\nread words\r\n");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    assert_eq!(modes(), before);
+}
