@@ -423,7 +423,7 @@ fn locks_exclude_within_and_without() {
     rustix::fs::flock(&guest, FlockOperation::Unlock).expect("unlock");
 
     // fcntl: ranges, of this process against the host's view of it.
-    rustix::fs::fcntl_lock(&guest, rustix::fs::FlockOperation::NonBlockingLockExclusive).expect("free");
+    rustix::fs::fcntl_lock(&guest, FlockOperation::NonBlockingLockExclusive).expect("free");
     let other = "import fcntl,sys\nf=open(sys.argv[1],'r+')\nfcntl.lockf(f,fcntl.LOCK_EX|fcntl.LOCK_NB)\n";
     let python = |path| Command::new("python3").args(["-c", other]).arg(path).output();
     let Ok(held) = python(share.guest("lock")) else {
