@@ -119,8 +119,8 @@ impl Command {
     ///
     /// Nobody in the guest then speaks with the host: there is no exit code, and no signal but
     /// [`kill`](crate::RunningVm::kill), which ends the VM. Otherwise the VM ends when the guest restarts, with
-    /// [`ExitStatus::ShutDown`](crate::ExitStatus::ShutDown). If the command exits instead, Linux panics. Its standard
-    /// streams are console ports themselves, so `/dev/stdout` cannot be opened again.
+    /// [`ExitStatus::ShutDown`](crate::ExitStatus::ShutDown). If the command exits instead, a bundle's kernel restarts, and
+    /// any other panics. Its standard streams are console ports themselves, so `/dev/stdout` cannot be opened again.
     #[must_use]
     pub fn as_init(mut self) -> Self {
         self.is_init = true;
