@@ -1,4 +1,5 @@
 //! Fuzzes `krun-virtio-fs`.
+#![expect(clippy::expect_used, reason = "a target fails loudly")]
 
 use std::fs;
 use std::sync::Arc;
