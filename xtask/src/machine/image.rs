@@ -46,8 +46,8 @@ impl Make {
     /// How long one test may take in it.
     pub(crate) fn test_limit(self) -> Duration {
         Duration::from_secs(match self {
-            Self::Amd => 240,
-            Self::Intel => 480,
+            Self::Amd => 400,
+            Self::Intel => 600,
         })
     }
 

@@ -65,6 +65,16 @@ pub(crate) fn listed(text: &str) -> Vec<String> {
     text.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
 }
 
+/// The names of guest tests in the output of a binary that was asked to run its ignored tests without
+/// `--include-ignored`: it runs none of them and says why.
+pub(crate) fn guest_tests(text: &str) -> Vec<String> {
+    let ending = format!(" ... ignored, {GUEST_TEST_REASON}");
+    text.lines()
+        .filter_map(|line| line.strip_prefix("test ")?.strip_suffix(ending.as_str()))
+        .map(str::to_owned)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,6 +115,12 @@ test crates/krun-virtio/src/lib.rs - (line 7) ... ok
         assert_eq!(follower.line("running 3 tests"), Kind::Routine);
         assert_eq!(follower.line("test a ... FAILED"), Kind::Noteworthy);
         assert_eq!(follower.line("thread 'a' panicked at src/lib.rs:1:1"), Kind::Noteworthy);
+    }
+
+    #[test]
+    fn guest_tests_are_told_by_their_reason() {
+        assert_eq!(guest_tests(OUTPUT), ["boots"]);
+        assert!(guest_tests("test slow ... ignored\n").is_empty());
     }
 
     #[test]

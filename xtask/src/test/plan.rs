@@ -8,12 +8,12 @@ use anyhow::{Context, Result, bail};
 use cargo_metadata::{Message, TargetKind};
 
 use super::Selection;
-use super::libtest::listed;
+use super::libtest::{guest_tests, listed};
 use crate::machine::image::Make;
 use crate::process::output;
 use crate::workspace::Workspace;
 
-/// Every integration test of these packages runs on each make of CPU, ignored or not: tiny guests that need no kernel.
+/// Every integration test of these packages runs on each make of CPU: tiny guests that need no kernel.
 const FREESTANDING: [&str; 1] = ["krun-vcpu"];
 /// Guest tests in a module of this name run on each make of CPU; all others on AMD's, whose emulation is faster.
 const EVERY_MAKE: &str = "every_make::";
@@ -98,12 +98,19 @@ impl Plan {
     }
 
     fn list(&mut self, binary: PathBuf, target: &str, is_freestanding: bool) -> Result<()> {
-        let mut command = Command::new(&binary);
-        command.args(["--list", "--format", "terse"]);
-        if !is_freestanding {
-            command.arg("--ignored");
+        let ask = |arguments: &[&str]| output(Command::new(&binary).args(arguments));
+        let ignored = listed(&ask(&["--list", "--format", "terse", "--ignored"])?);
+        let mut names = Vec::new();
+        if is_freestanding {
+            names = listed(&ask(&["--list", "--format", "terse"])?);
+            names.retain(|name| !ignored.contains(name));
         }
-        for name in listed(&output(&mut command)?) {
+        if !ignored.is_empty() {
+            let mut arguments = vec!["--exact"];
+            arguments.extend(ignored.iter().map(String::as_str));
+            names.extend(guest_tests(&ask(&arguments)?));
+        }
+        for name in names {
             self.tests.push(GuestTest {
                 binary: binary.clone(),
                 target: target.to_owned(),
