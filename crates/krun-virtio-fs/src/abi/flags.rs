@@ -1,6 +1,6 @@
 //! Bits.
 
-/// `FATTR_*`: fields of [`SetattrIn`] that count.
+/// `FATTR_*`: fields of [`SetattrIn`](super::SetattrIn) that count.
 pub mod fattr {
     /// `mode`.
     pub const MODE: u32 = 1 << 0;

@@ -7,7 +7,7 @@ wire! {
     InHeader: 40 {
         /// Length of the whole request, this header included.
         len: u32,
-        /// See [`Opcode`].
+        /// See [`Opcode`](super::Opcode).
         opcode: u32,
         /// Names the request in its reply and in INTERRUPT.
         unique: u64,
