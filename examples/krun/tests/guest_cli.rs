@@ -85,7 +85,11 @@ fn signals_are_passed_on() {
 #[ignore = "needs a KVM that runs real code: cargo xtask test"]
 fn a_signal_before_the_command_runs_ends_krun() {
     let mut child = krun(&[], &["sleep", "1000"]).spawn().unwrap();
-    std::thread::sleep(std::time::Duration::from_millis(300));
+    // Once it has threads it listens to signals.
+    let threads = format!("/proc/{}/task", child.id());
+    while std::fs::read_dir(&threads).unwrap().count() < 2 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(128 + libc::SIGTERM));
 }
