@@ -13,7 +13,7 @@ use super::credentials::{Caller, WithoutFsetid};
 use super::handles::{Kind, Open};
 use super::inodes::{Inode, Stamp};
 use super::lookup::stat_fd;
-use super::{Locks, PassthroughFs};
+use super::{Locks, MountPoints, PassthroughFs};
 use crate::errno::{Errno, Failure, FsResult};
 use crate::types::{
     CachePolicy, CopyRange, Create, Entry, Handle, NodeId, OpenFlags, OpenOptions, Opened, Request, Write,
@@ -57,10 +57,16 @@ impl PassthroughFs {
             CachePolicy::Auto => OpenOptions::empty(),
             CachePolicy::Always => OpenOptions::KEEP_CACHE,
         };
-        if self.locks == Locks::Guest && !open.writes() {
+        if self.locks == Locks::Guest && !self.tells_errors_late(&open) {
             options |= OpenOptions::NOFLUSH;
         }
         Ok(Opened { handle: self.handles.insert(open)?, options })
+    }
+
+    /// Network file systems tell errors of writing when a descriptor is closed.
+    fn tells_errors_late(&self, open: &Open) -> bool {
+        // Below mount points may be anything.
+        open.writes() && !(self.closes_in_silence && self.mounts == MountPoints::Stay)
     }
 
     pub(super) fn open_file(&self, node: NodeId, flags: OpenFlags, kill_suid_gid: bool) -> FsResult<Opened> {
@@ -210,8 +216,7 @@ impl PassthroughFs {
     pub(super) fn flush_file(&self, node: NodeId, handle: Handle, lock_owner: u64) -> FsResult<()> {
         let open = self.handles.file(node, handle)?;
         self.end_locks(node, lock_owner);
-        if open.writes() {
-            // Network file systems tell write errors when a descriptor is closed.
+        if self.tells_errors_late(&open) {
             super::sys::close(open.as_fd().try_clone_to_owned()?)?;
         }
         Ok(())

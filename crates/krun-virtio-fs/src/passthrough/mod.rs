@@ -68,6 +68,8 @@ pub struct PassthroughFs {
     device_nodes: bool,
     xattrs: Xattrs,
     locks: Locks,
+    /// The root is on a file system of this machine, which tells no errors when files are closed.
+    closes_in_silence: bool,
     no_openat2: NoOpenat2,
     /// Devices other than the root's whose files were seen.
     foreign_devices: Mutex<Vec<u64>>,
