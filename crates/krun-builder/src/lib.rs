@@ -63,6 +63,7 @@ mod control;
 mod devices;
 mod error;
 mod files;
+mod halt;
 mod handle;
 mod layout;
 mod log;

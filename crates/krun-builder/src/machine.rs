@@ -1,6 +1,7 @@
 //! Everything of a VM that runs, in one place, so that it can be paused, and taken apart in the right order.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use krun_vcpu::KvmVm;
 
@@ -33,6 +34,16 @@ impl Machine {
         self.bus.devices().iter().try_for_each(|device| device.resume().map_err(failed))?;
         self.vcpus.resume();
         Ok(())
+    }
+
+    /// CPU time that the vCPUs have used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        self.vcpus.cpu_time()
+    }
+
+    /// Whether every vCPU has halted for good.
+    pub(crate) fn has_halted(&self) -> bool {
+        self.vcpus.have_halted()
     }
 
     /// No guest code runs after this.

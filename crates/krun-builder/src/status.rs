@@ -28,8 +28,8 @@ pub enum ExitStatus {
     },
     /// The guest restarted or powered off before its command ended (or there was none).
     Rebooted,
-    /// The guest restarted, and that was its command's to decide: [`Command::as_init`](crate::Command::as_init). This is
-    /// the ordinary end of such a VM.
+    /// The guest restarted, powered off or halted, and that was its command's to decide:
+    /// [`Command::as_init`](crate::Command::as_init). This is the ordinary end of such a VM.
     ShutDown,
     /// The host stopped the VM: [`RunningVm::kill`](crate::RunningVm::kill), or it was dropped.
     Stopped,

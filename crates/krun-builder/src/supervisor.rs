@@ -12,6 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::control::Control;
 use crate::devices::CONSOLE_PORT;
+use crate::halt::HaltWatch;
 use crate::log::{Log, last_lines};
 use crate::machine::Machine;
 use crate::memory::GuestRam;
@@ -52,7 +53,7 @@ impl Supervisor {
     fn attend(&mut self) -> ExitStatus {
         let mut verdict = Verdict::default();
         loop {
-            self.wait(verdict.deadline);
+            self.wait(verdict.next());
             // Messages before the control channel: what init said before a vCPU left is there by now.
             let messages = self.shared.take();
             let mut left = None;
@@ -75,7 +76,13 @@ impl Supervisor {
                 return status;
             }
             if let Some(why) = left {
-                return verdict.command.take().unwrap_or_else(|| self.judge(why, verdict.handed_over));
+                return verdict.command.take().unwrap_or_else(|| self.judge(why, verdict.init.is_some()));
+            }
+            if let Some(watch) = &mut verdict.init
+                && let Some(machine) = &*self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+                && watch.look(machine)
+            {
+                return ExitStatus::ShutDown;
             }
             if let (Some(deadline), Some(status)) = (verdict.deadline, &verdict.command)
                 && Instant::now() >= deadline
@@ -117,7 +124,7 @@ impl Supervisor {
                         Exit::Signal(signal) => ExitStatus::Signaled(signal.into()),
                     });
                 }
-                Event::HandedOver => verdict.handed_over = true,
+                Event::HandedOver => verdict.init = Some(HaltWatch::new()),
                 _ => {}
             }
         });
@@ -125,14 +132,14 @@ impl Supervisor {
     }
 
     /// How a VM ended whose command has not.
-    fn judge(&self, why: Left, handed_over: bool) -> ExitStatus {
+    fn judge(&self, why: Left, is_init: bool) -> ExitStatus {
         let console = || self.last_words();
         match why {
             Ok(Stop::Crashed) => ExitStatus::Panicked { console: console() },
             Ok(Stop::Reset | Stop::Shutdown) if guest_panicked(&*self.ram) => {
                 ExitStatus::Panicked { console: console() }
             }
-            Ok(Stop::Reset | Stop::Shutdown) if handed_over => ExitStatus::ShutDown,
+            Ok(Stop::Reset | Stop::Shutdown) if is_init => ExitStatus::ShutDown,
             Ok(Stop::Reset | Stop::Shutdown) => ExitStatus::Rebooted,
             Ok(Stop::TripleFault) => ExitStatus::TripleFault { console: console() },
             Ok(stop) => self.failed(format!("a vCPU stopped for a reason that no handler gave: {stop:?}")),
@@ -199,14 +206,19 @@ impl Supervisor {
 struct Verdict {
     command: Option<ExitStatus>,
     deadline: Option<Instant>,
-    /// Whether the command is the guest's first process.
-    handed_over: bool,
+    /// If the command is the guest's first process.
+    init: Option<HaltWatch>,
 }
 
 impl Verdict {
     fn command_ended(&mut self, status: ExitStatus) {
         self.command = Some(status);
         self.deadline = Some(Instant::now() + GRACE);
+    }
+
+    /// When to do something even if nothing happens.
+    fn next(&self) -> Option<Instant> {
+        self.deadline.or_else(|| self.init.as_ref().map(HaltWatch::next))
     }
 }
 

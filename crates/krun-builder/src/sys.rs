@@ -1,13 +1,16 @@
 #![expect(
     unsafe_code,
-    reason = "borrows descriptors whose owner does not implement `AsFd`, and hands guest RAM to KVM"
+    reason = "borrows descriptors whose owner does not implement `AsFd`, hands guest RAM to KVM, and reads a thread's clock"
 )]
 //! The little that needs `unsafe`.
 
 use std::any::Any;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::thread::JoinHandleExt as _;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use krun_vcpu::{KvmVm, MemoryRange, SlotFlags};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
@@ -19,6 +22,20 @@ use crate::window::Window;
 pub(crate) fn borrow(event: &vmm_sys_util::eventfd::EventFd) -> BorrowedFd<'_> {
     // SAFETY: the event owns the descriptor, and the borrow ends before it.
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
+}
+
+/// CPU time that a thread has used, a guest's included. Zero for a thread that has ended.
+pub(crate) fn cpu_time(thread: &JoinHandle<()>) -> Duration {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the handle exists, so the thread is neither joined nor detached, and its pthread is valid.
+    let known = unsafe { libc::pthread_getcpuclockid(thread.as_pthread_t(), &raw mut clock) } == 0;
+    // SAFETY: `time` is ours and lives through the call.
+    if !known || unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return Duration::ZERO;
+    }
+    let (seconds, nanoseconds) = (u64::try_from(time.tv_sec), u32::try_from(time.tv_nsec));
+    Duration::new(seconds.unwrap_or(0), nanoseconds.unwrap_or(0))
 }
 
 /// Makes RAM the guest's: one memory slot for each side of the hole. KVM's side keeps it mapped.

@@ -3,10 +3,13 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use krun_vcpu::{Controller, Enrolled, ExitHandler, Stop, Vcpu};
 
 use crate::error::Error;
+use crate::sys;
+use crate::x86_64::halt;
 
 /// Why the vCPUs left for good.
 pub(crate) type Left = Result<Stop, krun_vcpu::Error>;
@@ -44,6 +47,23 @@ impl Vcpus {
     /// Lets the vCPUs go on.
     pub(crate) fn resume(&self) {
         self.controller.resume();
+    }
+
+    /// CPU time that all of them have used.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        self.threads().iter().map(sys::cpu_time).sum()
+    }
+
+    /// Whether every vCPU has halted for good. Takes them out of the guest for a moment, unless they are paused: then
+    /// nothing is known.
+    pub(crate) fn have_halted(&self) -> bool {
+        if self.controller.is_paused() {
+            return false;
+        }
+        self.controller.pause();
+        let halted = self.controller.visit(|vcpu| halt::has_halted(vcpu));
+        self.controller.resume();
+        halted.is_ok_and(|halted| !halted.is_empty() && halted.into_iter().all(|halted| halted))
     }
 
     /// Ends and joins all threads.

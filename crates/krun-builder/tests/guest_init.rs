@@ -56,3 +56,14 @@ fn an_init_that_is_not_there_is_named() {
     assert_eq!(outcome.status.shell_code(), Some(127), "{}", outcome.status);
     assert!(outcome.status.to_string().contains("/sbin/no-such-init"), "{}", outcome.status);
 }
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn an_init_may_power_off_or_halt() {
+    // Neither leaves the guest by itself: its CPUs stop for ever. An idle guest is not taken for one that did.
+    for (vcpus, end) in [(1, "poweroff -f"), (2, "halt -f")] {
+        let outcome = run(guest().vcpus(vcpus), sh(&format!("sleep 5; echo idle; {end}")).as_init());
+        assert_eq!(outcome.status, ExitStatus::ShutDown, "{outcome:?}");
+        assert_eq!(outcome.out(), "idle\n");
+    }
+}
