@@ -22,7 +22,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use krun_virtio_fs::{CachePolicy, OverlayFs, PassthroughFs, ReadOnly};
+use krun_virtio_fs::{CachePolicy, Locks, OverlayFs, PassthroughFs, ReadOnly};
 use mount::{Mounted, mount};
 use rustix::fs::FlockOperation;
 
@@ -434,6 +434,28 @@ fn locks_exclude_within_and_without() {
     assert!(!python(share.host("lock")).expect("runs").status.success(), "a process of the host");
     drop(guest);
     assert!(python(share.guest("lock")).expect("runs").status.success(), "closing ends the lock");
+}
+
+#[test]
+fn closing_without_a_request_loses_nothing() {
+    let host = tempfile::tempdir().expect("a directory");
+    let share = PassthroughFs::builder(host.path()).locks(Locks::Guest).build().expect("a share");
+    let mounted = mounted!(share);
+    fs::write(mounted.path().join("f"), vec![b'.'; 10_000]).expect("write");
+    assert_eq!(fs::metadata(host.path().join("f")).expect("stat").len(), 10_000);
+    let script = "import mmap,sys\nf=open(sys.argv[1],'r+b')\nm=mmap.mmap(f.fileno(),0)\nm[5000:5005]=b'hello'\n";
+    let Ok(status) = Command::new("python3").args(["-c", script]).arg(mounted.path().join("f")).status() else {
+        eprintln!("SKIPPED: no python3");
+        return;
+    };
+    assert!(status.success());
+    assert_eq!(fs::read(host.path().join("f")).expect("read")[5000..5006], *b"hello.");
+    let file = File::open(mounted.path().join("f")).expect("open");
+    rustix::fs::flock(&file, TRY).expect("a lock");
+    let other = File::open(mounted.path().join("f")).expect("open");
+    assert!(rustix::fs::flock(&other, TRY).is_err(), "held within the guest");
+    let outside = File::open(host.path().join("f")).expect("open");
+    rustix::fs::flock(&outside, TRY).expect("and nowhere else");
 }
 
 #[test]
