@@ -74,6 +74,7 @@ mod running;
 mod serial;
 mod share;
 mod shared;
+mod signals;
 mod start;
 mod status;
 mod supervisor;

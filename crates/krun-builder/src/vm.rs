@@ -20,6 +20,7 @@ use crate::machine::Machine;
 use crate::memory::{GuestRam, RamBacking};
 use crate::running::RunningVm;
 use crate::shared::{Message, Shared};
+use crate::signals;
 use crate::start;
 use crate::supervisor::Supervisor;
 use crate::vcpus::Vcpus;
@@ -130,7 +131,7 @@ impl Vm {
             move |vcpu, why| shared.send(Message::Left { vcpu, why })
         };
         let handler: Arc<dyn ExitHandler> = Arc::clone(&bus) as Arc<dyn ExitHandler>;
-        let vcpus = Vcpus::start(vcpus, &handler, report)?;
+        let vcpus = signals::blocked(|| Vcpus::start(vcpus, &handler, report)).map_err(mask_failed)??;
         let machine = Arc::new(Mutex::new(Some(Machine::new(vcpus, bus, kvm))));
         let supervisor = Supervisor {
             shared: Arc::clone(&shared),
@@ -140,10 +141,15 @@ impl Vm {
             console,
             serial: self.serial,
         };
-        let spawned = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || supervisor.run());
+        let thread = std::thread::Builder::new().name(THREAD_NAME.into());
+        let spawned = signals::blocked(|| thread.spawn(move || supervisor.run())).map_err(mask_failed)?;
         let thread = spawned.map_err(|source| Error::Thread { name: THREAD_NAME.into(), source })?;
         Ok(RunningVm::new(shared, machine, thread))
     }
+}
+
+fn mask_failed(source: std::io::Error) -> Error {
+    Error::Thread { name: THREAD_NAME.into(), source }
 }
 
 /// The value, or one more problem.

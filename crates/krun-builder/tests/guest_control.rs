@@ -162,3 +162,15 @@ fn streams_that_are_not_there() {
     let vm = guest().command(Command::new("/bin/sh").args(["-c", "cat; seq 1 100000; exit 6"]));
     assert_eq!(vm.build().unwrap().start().unwrap().wait().unwrap(), ExitStatus::Exited(6));
 }
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn a_device_of_ones_own() {
+    let received = tempfile::tempfile().unwrap();
+    let port = krun_console::Port::named("mine").output_fd(received.try_clone().unwrap()).unwrap();
+    let device = krun_console::Console::new(vec![port]).unwrap();
+    let script = "for port in /sys/class/virtio-ports/*; do
+            [ \"$(cat $port/name 2>/dev/null)\" = mine ] && echo hello > /dev/${port##*/}; done; true";
+    run(guest().device(device), sh(script)).success();
+    assert_eq!(read_all(received), b"hello\n");
+}

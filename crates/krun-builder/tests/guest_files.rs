@@ -132,3 +132,19 @@ fn twenty_four_volumes_at_once() {
         assert_eq!(fs::read_to_string(dir.path().join(format!("{index}/seen"))).unwrap(), format!("seen {index}\n"));
     }
 }
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn more_volumes_than_the_command_line_names_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let volumes = |count: usize| {
+        let volume = |index| Volume::new(dir.path(), format!("/volumes/{index}"));
+        (0..count).map(volume).fold(guest().command(sh("true")), krun_builder::VmBuilder::volume)
+    };
+    let vm = volumes(45).build().unwrap();
+    assert_eq!(vm.kernel_cmdline().matches("virtio_mmio.device=").count(), 47);
+    let error = volumes(70).build().unwrap_err();
+    let [problem] = error.problems() else { panic!("{error}") };
+    assert_eq!((problem.field, problem.value.as_str()), ("kernel_cmdline", "with 72 virtio devices"));
+    assert!(problem.remedy.contains("fewer volumes"), "{problem}");
+}
