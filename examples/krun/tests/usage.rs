@@ -43,6 +43,7 @@ fn things_that_are_not_there() {
     fails_naming(&["run", "--kernel", "/etc/passwd", "--root", "/", "--", "true"], "/etc/passwd");
     fails_naming(&["run", "--root", "/", "--cpus", "0", "--", "true"], "vcpus 0");
     fails_naming(&["run", "--root", "/", "--memory", "1M", "--", "true"], "memory 1048576");
+    fails_naming(&["run", "--root", "/", "--become-init", "--user", "1000", "--", "true"], "uid 1000");
     fails_naming(&["run", "--root", "/", "--console", "/no/such/dir/file", "--", "true"], "--console");
 }
 
