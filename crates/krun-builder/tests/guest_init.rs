@@ -30,6 +30,18 @@ fn a_command_is_pid_1_until_it_restarts_the_guest() {
 
 #[test]
 #[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn a_command_that_is_no_init_cannot_look_into_one() {
+    let outcome = run(guest(), sh("grep CapBnd /proc/self/status; cat /proc/sys/kernel/usermodehelper/bset"));
+    let out = outcome.success();
+    let (own, helpers) = out.split_once('\n').unwrap();
+    let own = u64::from_str_radix(own.rsplit('\t').next().unwrap(), 16).unwrap();
+    assert_eq!(own & (1 << 19), 0, "{out}");
+    // All of the lower 32 but CAP_SYS_PTRACE.
+    assert!(helpers.starts_with(&format!("{}\t", u32::MAX - (1 << 19))), "{out}");
+}
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
 fn the_control_channel_is_deaf_to_an_init() {
     // The port is free now, and nobody believes what comes out of it.
     let script = "for port in /sys/class/virtio-ports/*; do
