@@ -180,6 +180,10 @@ impl Supervisor {
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(machine) = &machine {
             machine.stop_vcpus();
+            // Devices of a paused VM hold output back.
+            if with_output && let Err(error) = machine.resume() {
+                tracing::warn!(%error, "output of the guest may be lost");
+            }
         }
         if with_output {
             self.flush();
