@@ -6,6 +6,7 @@
 //!   the price of the checks that linux-loader leaves out.
 //! - `tables`: command line, `boot_params` and MP table for 1 and 254 CPUs, against clearing as many bytes. It is
 //!   what a VM pays beside the copy.
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says so")]
 
 use std::fs::{self, File};
 use std::hint::black_box;
@@ -73,7 +74,7 @@ fn bundle_into_fresh_memory(c: &mut Criterion) {
 
 fn elf(c: &mut Criterion) {
     let segments =
-        vec![Segment::load(0x100_0000, pattern(KERNEL - MIB as usize)), Segment::load(0x300_0000, pattern(1 << 20))];
+        vec![Segment::load(0x100_0000, pattern(KERNEL - (1 << 20))), Segment::load(0x300_0000, pattern(1 << 20))];
     against_linux_loader::<linux_loader::loader::elf::Elf>(c, "elf", &Elf { segments, ..Elf::kernel() }.bytes());
 }
 

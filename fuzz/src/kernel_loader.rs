@@ -8,7 +8,8 @@ use krun_kernel_loader::{
 };
 
 /// Enough for the corpus's kernels, and little to look through.
-const RAM: u64 = 3 << 20;
+const RAM: u64 = RAM_BYTES as u64;
+const RAM_BYTES: usize = 3 << 20;
 
 /// The bytes are a kernel file: it is refused, or loaded within the rules and described to itself.
 ///
@@ -18,7 +19,7 @@ const RAM: u64 = 3 << 20;
 pub fn image(data: &[u8]) {
     let Ok(mut kernel) = Kernel::from_image(Cursor::new(data)) else { return };
     let (Ok(layout), Ok(ram)) =
-        (RamLayout::new(RAM), GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), RAM as usize)]))
+        (RamLayout::new(RAM), GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), RAM_BYTES)]))
     else {
         return;
     };
