@@ -44,6 +44,13 @@ mod every_make {
 
 #[test]
 #[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn a_triple_fault_is_told_as_one() {
+    let outcome = run(guest().kernel_cmdline("reboot=t"), sh("reboot -f; sleep 60"));
+    assert!(matches!(outcome.status, ExitStatus::TripleFault { .. }), "{outcome:?}");
+}
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
 fn dropping_a_vm_stops_it_and_leaves_no_thread() {
     let before = threads();
     let running = start(guest(), sh("echo up; sleep 1000"));
