@@ -204,7 +204,7 @@ pub fn device(data: &[u8]) {
             }
             _ => {
                 for queue in 0..u16::from(QUEUES) {
-                    while driver.used(queue).is_some() {}
+                    driver.discard_used(queue);
                 }
             }
         }

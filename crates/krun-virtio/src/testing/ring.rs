@@ -193,6 +193,34 @@ impl Ring {
         u16::from_le(memory.load(GuestAddress(self.used + 2), Ordering::Acquire).unwrap())
     }
 
+    /// Takes back whatever the device has used, and asks nothing.
+    pub(super) fn discard_used(&mut self, memory: &GuestMemoryMmap, heap: &mut Heap) {
+        let index = self.used_index(memory);
+        // A device that was told to write into its own ring may have written any index.
+        for _ in 0..self.size {
+            if self.next_used == index {
+                break;
+            }
+            let slot = u64::from(self.next_used & (self.size - 1));
+            let head: u32 = memory.read_obj(GuestAddress(self.used + 4 + 8 * slot)).unwrap();
+            self.next_used = self.next_used.wrapping_add(1);
+            let posted = u16::try_from(u32::from_le(head)).ok().and_then(|head| self.posted.remove(&head));
+            if let Some(posted) = posted {
+                self.take_back(&posted, heap);
+            }
+        }
+        self.next_used = index;
+        self.raw.clear();
+        if self.event_idx {
+            self.set_used_event(memory, self.next_used);
+        }
+    }
+
+    fn take_back(&mut self, posted: &Posted, heap: &mut Heap) {
+        posted.blocks.iter().for_each(|(address, len)| heap.give(*address, *len));
+        self.free.extend(posted.descriptors.iter().rev());
+    }
+
     /// The next chain that the device has used.
     pub(super) fn take_used(&mut self, memory: &GuestMemoryMmap, heap: &mut Heap) -> Option<Used> {
         if self.used_index(memory) == self.next_used {
@@ -220,8 +248,7 @@ impl Ring {
             room.resize(at + len, 0);
             memory.read_slice(room.get_mut(at..).unwrap_or_default(), GuestAddress(*address)).unwrap();
         }
-        posted.blocks.iter().for_each(|(address, len)| heap.give(*address, *len));
-        self.free.extend(posted.descriptors.iter().rev());
+        self.take_back(&posted, heap);
         let data = room.get(..len as usize);
         let data =
             data.unwrap_or_else(|| panic!("the device claims {len} bytes of the {} of chain {head}", room.len()));
