@@ -81,7 +81,8 @@ impl VmBuilder {
         self
     }
 
-    /// What to run. Without a command the VM is a kernel and its devices, and ends when the guest restarts.
+    /// What to run. Without a command the VM is a kernel and its devices, and ends when the guest restarts,
+    /// powers off or halts.
     pub fn command(mut self, command: Command) -> Self {
         self.config.command = Some(command);
         self

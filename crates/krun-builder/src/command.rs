@@ -118,9 +118,9 @@ impl Command {
     /// as root and with every capability.
     ///
     /// Nobody in the guest then speaks with the host: there is no exit code, and no signal but
-    /// [`kill`](crate::RunningVm::kill), which ends the VM. Otherwise the VM ends when the guest restarts,
-    /// powers off or halts, with [`ExitStatus::ShutDown`](crate::ExitStatus::ShutDown). If the command exits instead, a bundle's kernel restarts, and
-    /// any other panics. Its standard streams are console ports themselves, so `/dev/stdout` cannot be opened again.
+    /// [`kill`](crate::RunningVm::kill), which ends the VM. Otherwise the VM ends when the guest restarts, powers off or
+    /// halts, with [`ExitStatus::ShutDown`](crate::ExitStatus::ShutDown). If the command exits instead, a bundle's kernel
+    /// restarts, and any other panics. Its standard streams are console ports themselves, so `/dev/stdout` cannot be opened again.
     #[must_use]
     pub fn as_init(mut self) -> Self {
         self.is_init = true;

@@ -11,7 +11,7 @@ use crate::shared::Shared;
 use crate::status::ExitStatus;
 use crate::sys::borrow;
 
-/// A running VM. It ends when its command has ended, when the guest restarts, or when this value is dropped: then it is
+/// A running VM. It ends when its command has ended, when the guest restarts, powers off or halts, or when this value is dropped: then it is
 /// stopped, and its threads have ended when the drop returns.
 ///
 /// As a file descriptor ([`AsFd`]) it becomes readable when the VM has ended, for any event loop; [`RunningVm::try_wait`]

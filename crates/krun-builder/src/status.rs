@@ -26,7 +26,8 @@ pub enum ExitStatus {
         /// The last lines of the kernel's console, as far as they were captured.
         console: String,
     },
-    /// The guest restarted or powered off before its command ended (or there was none).
+    /// The guest restarted, powered off or halted before its command ended (or there was none). A guest that switches
+    /// itself off without ACPI can only halt its CPUs; that is noticed within a few seconds.
     Rebooted,
     /// The guest restarted, powered off or halted, and that was its command's to decide:
     /// [`Command::as_init`](crate::Command::as_init). This is the ordinary end of such a VM.
@@ -73,7 +74,7 @@ impl fmt::Display for ExitStatus {
             Self::InitFailed(failure) => failure.fmt(f),
             Self::Panicked { console } => with_console(f, "the guest's kernel panicked", console),
             Self::TripleFault { console } => with_console(f, "a CPU of the guest met a triple fault", console),
-            Self::Rebooted => f.write_str("the guest restarted or powered off before a command had ended"),
+            Self::Rebooted => f.write_str("the guest restarted, powered off or halted before a command had ended"),
             Self::ShutDown => f.write_str("the guest was shut down by its own init"),
             Self::Stopped => f.write_str("the VM was stopped by its host"),
             Self::Failed { reason, console } => with_console(f, &format!("the VM could not go on: {reason}"), console),

@@ -51,7 +51,7 @@ impl Supervisor {
 
     /// Listens until there is a verdict.
     fn attend(&mut self) -> ExitStatus {
-        let mut verdict = Verdict::default();
+        let mut verdict = Verdict::new();
         loop {
             self.wait(verdict.next());
             // Messages before the control channel: what init said before a vCPU left is there by now.
@@ -68,6 +68,10 @@ impl Supervisor {
                     Message::Resize { columns, rows } => self.resize(columns, rows),
                 }
             }
+            if left.is_none() && self.has_halted(&mut verdict.watch) {
+                tracing::debug!("the guest has halted");
+                left = Some(Ok(Stop::Shutdown));
+            }
             if left.is_some() {
                 // Whatever is still on its way through the console device: the exit code may be among it.
                 self.flush();
@@ -76,13 +80,7 @@ impl Supervisor {
                 return status;
             }
             if let Some(why) = left {
-                return verdict.command.take().unwrap_or_else(|| self.judge(why, verdict.init.is_some()));
-            }
-            if let Some(watch) = &mut verdict.init
-                && let Some(machine) = &*self.machine.lock().unwrap_or_else(PoisonError::into_inner)
-                && watch.look(machine)
-            {
-                return ExitStatus::ShutDown;
+                return verdict.command.take().unwrap_or_else(|| self.judge(why, verdict.is_init));
             }
             if let (Some(deadline), Some(status)) = (verdict.deadline, &verdict.command)
                 && Instant::now() >= deadline
@@ -94,9 +92,8 @@ impl Supervisor {
     }
 
     /// Sleeps until there is something to do.
-    fn wait(&self, deadline: Option<Instant>) {
-        let timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        let timeout = timeout.and_then(|left| Timespec::try_from(left).ok());
+    fn wait(&self, deadline: Instant) {
+        let timeout = Timespec::try_from(deadline.saturating_duration_since(Instant::now())).ok();
         let mut fds = vec![PollFd::from_borrowed_fd(borrow(&self.shared.wake), PollFlags::IN)];
         if let Some((fd, wanted)) = self.control.as_ref().and_then(Control::interest) {
             fds.push(PollFd::from_borrowed_fd(fd, wanted));
@@ -106,6 +103,12 @@ impl Supervisor {
         {
             tracing::error!(%error, "cannot wait for the VM");
         }
+    }
+
+    /// Whether the guest has stopped all its CPUs: it was powered off or halted, which it cannot tell otherwise.
+    fn has_halted(&self, watch: &mut HaltWatch) -> bool {
+        let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner);
+        machine.as_ref().is_some_and(|machine| watch.look(machine))
     }
 
     /// Hears what init has to say.
@@ -124,7 +127,7 @@ impl Supervisor {
                         Exit::Signal(signal) => ExitStatus::Signaled(signal.into()),
                     });
                 }
-                Event::HandedOver => verdict.init = Some(HaltWatch::new()),
+                Event::HandedOver => verdict.is_init = true,
                 _ => {}
             }
         });
@@ -206,23 +209,29 @@ impl Supervisor {
 }
 
 /// What is known about the end so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Verdict {
     command: Option<ExitStatus>,
     deadline: Option<Instant>,
-    /// If the command is the guest's first process.
-    init: Option<HaltWatch>,
+    /// Whether the command is the guest's first process.
+    is_init: bool,
+    watch: HaltWatch,
 }
 
 impl Verdict {
+    fn new() -> Self {
+        Self { command: None, deadline: None, is_init: false, watch: HaltWatch::new() }
+    }
+
     fn command_ended(&mut self, status: ExitStatus) {
         self.command = Some(status);
         self.deadline = Some(Instant::now() + GRACE);
     }
 
     /// When to do something even if nothing happens.
-    fn next(&self) -> Option<Instant> {
-        self.deadline.or_else(|| self.init.as_ref().map(HaltWatch::next))
+    fn next(&self) -> Instant {
+        let look = self.watch.next();
+        self.deadline.map_or(look, |deadline| deadline.min(look))
     }
 }
 

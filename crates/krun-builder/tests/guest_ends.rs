@@ -44,6 +44,17 @@ mod every_make {
 
 #[test]
 #[ignore = "needs a KVM that runs real code: cargo xtask test"]
+fn a_guest_that_powers_off_or_halts_has_ended() {
+    // Neither leaves the guest by itself: its CPUs stop for ever. An idle guest is not taken for one that did.
+    for (vcpus, end) in [(1, "poweroff -f"), (2, "halt -f")] {
+        let outcome = run(guest().vcpus(vcpus), sh(&format!("sleep 4; echo idle; {end}; sleep 60")));
+        assert_eq!(outcome.status, ExitStatus::Rebooted, "{outcome:?}");
+        assert_eq!(outcome.out(), "idle\n");
+    }
+}
+
+#[test]
+#[ignore = "needs a KVM that runs real code: cargo xtask test"]
 fn a_triple_fault_is_told_as_one() {
     let outcome = run(guest().kernel_cmdline("reboot=t"), sh("reboot -f; sleep 60"));
     assert!(matches!(outcome.status, ExitStatus::TripleFault { .. }), "{outcome:?}");

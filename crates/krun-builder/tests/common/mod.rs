@@ -89,12 +89,18 @@ impl Running {
     /// Waits until the command has put `text` out.
     #[track_caller]
     pub(crate) fn wait_for(&self, text: &str) {
+        self.wait_until(&format!("to say {text:?}"), |out| out.contains(text));
+    }
+
+    /// Waits until the command's output is as it should be.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&str) -> bool) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(120);
-        while !self.out_so_far().contains(text) {
+        while !is_so(&self.out_so_far()) {
             if let Some(status) = self.vm.try_wait() {
-                panic!("the VM ended without {text:?}: {status}; {:?}", self.out_so_far());
+                panic!("the VM was {what}, but ended: {status}; {:?}", self.out_so_far());
             }
-            assert!(std::time::Instant::now() < deadline, "no {text:?} in {:?}", self.out_so_far());
+            assert!(std::time::Instant::now() < deadline, "the VM was {what}: {:?}", self.out_so_far());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
