@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use krun_init::protocol::{Resize, Scope};
 use krun_init::{Event, GuestFault, Host};
@@ -29,13 +30,14 @@ impl Control {
 
     /// A switch for the moment when the guest's end is closed: what has been said is heard, nothing that comes later.
     /// Whoever opens the channel after init is not init.
-    pub(crate) fn closer(&self) -> io::Result<impl Fn() + Send + Sync + 'static> {
+    pub(crate) fn closer(&self) -> io::Result<Closer> {
         let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?.try_clone()?;
-        Ok(move || {
-            if let Err(error) = rustix::net::shutdown(&socket, Shutdown::Read) {
-                tracing::warn!(%error, "cannot close the guest's control channel");
-            }
-        })
+        Ok(Closer(Arc::new(socket)))
+    }
+
+    /// Our end of the socket.
+    pub(crate) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
     }
 
     /// What to poll, and for what.
@@ -117,6 +119,22 @@ impl Control {
     }
 }
 
+/// What [`Control::closer`] makes. Clones share a descriptor.
+#[derive(Debug, Clone)]
+pub(crate) struct Closer(Arc<OwnedFd>);
+
+impl Closer {
+    pub(crate) fn close(&self) {
+        if let Err(error) = rustix::net::shutdown(&self.0, Shutdown::Read) {
+            tracing::warn!(%error, "cannot close the guest's control channel");
+        }
+    }
+
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,12 +186,12 @@ mod tests {
         let mut start = Start::new(["/sbin/init"]);
         start.becomes_init = true;
         let (mut control, theirs) = Control::new(Host::new(&start).unwrap(), Scope::Process).unwrap();
-        let close = control.closer().unwrap();
+        let closer = control.closer().unwrap();
         let mut guest = std::os::unix::net::UnixStream::from(theirs);
         guest.write_all(&encode(ToHost::Hello(Hello { features: 0 }))).unwrap();
         guest.write_all(&encode(ToHost::HandingOver)).unwrap();
         assert_eq!(events(&mut control), Ok(vec![Event::Greeted { features: 0 }]));
-        close();
+        closer.close();
         assert_eq!(events(&mut control), Ok(vec![Event::HandedOver]));
         assert!(control.interest().is_none());
         assert_eq!(events(&mut control), Ok(vec![]));
@@ -191,9 +209,9 @@ mod tests {
     fn what_comes_after_the_close_is_not_heard() {
         use std::io::Write as _;
         let (mut control, mut guest) = pair();
-        let close = control.closer().unwrap();
+        let closer = control.closer().unwrap();
         guest.write_all(&encode(ToHost::Hello(Hello { features: 0 }))).unwrap();
-        close();
+        closer.close();
         assert!(guest.write_all(&encode(ToHost::Started(Started { pid: 1 }))).is_err());
         assert_eq!(events(&mut control), Ok(vec![Event::Greeted { features: 0 }]));
         assert!(control.interest().is_none());

@@ -1,12 +1,13 @@
 //! The virtio devices that the settings ask for, and no other.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use krun_console::{Console, ConsoleHandle, Port, PortEvent};
 use krun_init::protocol::{CONTROL_PORT, STDERR_PORT, STDIN_PORT, STDOUT_PORT};
 use krun_virtio::VirtioDevice;
 
 use crate::config::Config;
+use crate::control::Closer;
 use crate::error::Problem;
 use crate::files;
 use crate::log::KEPT;
@@ -20,6 +21,8 @@ const INIT_PORT: usize = 1;
 pub(crate) struct Devices {
     pub(crate) all: Vec<Box<dyn VirtioDevice>>,
     pub(crate) console: Option<ConsoleHandle>,
+    /// Goes with the console, inside of its listener.
+    closer: Option<Closer>,
 }
 
 impl std::fmt::Debug for Devices {
@@ -28,16 +31,17 @@ impl std::fmt::Debug for Devices {
     }
 }
 
-/// The guest's end of the conversation with init, and what to do when the guest closes it.
+/// The guest's end of the conversation with init, and the switch for when the guest closes it.
 pub(crate) struct InitPort {
     pub(crate) socket: OwnedFd,
-    pub(crate) closed: Box<dyn Fn() + Send + Sync>,
+    pub(crate) closer: Closer,
 }
 
 impl Devices {
     /// Makes all devices; what cannot be made is added to `problems`.
     pub(crate) fn new(config: &mut Config, init: Option<InitPort>, problems: &mut Vec<Problem>) -> Self {
-        let mut devices = Self { all: Vec::new(), console: None };
+        let closer = init.as_ref().map(|init| init.closer.clone());
+        let mut devices = Self { all: Vec::new(), console: None, closer };
         if config.has_console() {
             match console(config, init) {
                 Ok(console) => {
@@ -54,6 +58,11 @@ impl Devices {
         devices.all.append(&mut config.devices);
         devices
     }
+
+    /// The descriptors that all of them need.
+    pub(crate) fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.all.iter().flat_map(|device| device.descriptors()).chain(self.closer.iter().map(Closer::descriptor))
+    }
 }
 
 /// Port 0 is the kernel's console and, if the command has one, its terminal. Port 1 leads to init. Then the standard
@@ -69,12 +78,12 @@ fn console(config: &mut Config, init: Option<InitPort>) -> Result<Console, krun_
         kernel = kernel.output_fd(output)?;
     }
     let mut ports = vec![kernel];
-    let mut closed: Box<dyn Fn() + Send + Sync> = Box::new(|| {});
+    let mut closer = None;
     if let Some(init) = init {
         let failed = |source| krun_console::Error::Create { what: "a duplicate of init's socket", source };
         let input = init.socket.try_clone().map_err(failed)?;
         ports.push(Port::named(CONTROL_PORT).input_fd(input)?.output_fd(init.socket)?);
-        closed = init.closed;
+        closer = Some(init.closer);
     }
     if let Some(fd) = config.stdin.take() {
         ports.push(Port::named(STDIN_PORT).input_fd(fd)?);
@@ -84,11 +93,13 @@ fn console(config: &mut Config, init: Option<InitPort>) -> Result<Console, krun_
             ports.push(Port::named(name).output_fd(fd)?);
         }
     }
-    let has_init = config.command.is_some();
     Ok(Console::new(ports)?.on_event(move |port, event| {
         tracing::debug!(port, ?event, "console");
-        if has_init && port == INIT_PORT && matches!(event, PortEvent::GuestClosed) {
-            closed();
+        if let Some(closer) = &closer
+            && port == INIT_PORT
+            && matches!(event, PortEvent::GuestClosed)
+        {
+            closer.close();
         }
     }))
 }

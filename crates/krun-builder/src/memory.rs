@@ -37,13 +37,17 @@ impl GuestRam {
     ///
     /// [`Error::Memory`] when the host refuses the reservation, the memfd or the file.
     pub fn new(layout: &Layout, backing: &RamBacking) -> Result<Self, Error> {
-        let file = open(backing, layout.ram.size())?;
+        Self::from_file(layout, open(backing, layout.ram.size())?.as_ref())
+    }
+
+    /// As [`new`](Self::new), from what [`open`] made.
+    pub(crate) fn from_file(layout: &Layout, file: Option<&OwnedFd>) -> Result<Self, Error> {
         let mut offset = 0;
         let mut mappings = Vec::new();
         let mut regions = Vec::new();
         for range in layout.ram.regions() {
             let len = range.end - range.start;
-            let mapping = match &file {
+            let mapping = match file {
                 None => Mapping::anonymous(len, range.start),
                 Some(file) => Mapping::shared(file, offset, len, range.start),
             }
@@ -83,7 +87,8 @@ fn region(mapping: &Mapping) -> Result<MmapRegion, Error> {
     mapping::region(mapping).map_err(|_| Error::MemoryView)
 }
 
-fn open(backing: &RamBacking, size: u64) -> Result<Option<OwnedFd>, Error> {
+/// The file that RAM is a mapping of, of the right size; none for anonymous memory.
+pub(crate) fn open(backing: &RamBacking, size: u64) -> Result<Option<OwnedFd>, Error> {
     use rustix::fs::{MemfdFlags, Mode, OFlags};
     let failed = |action| move |source: rustix::io::Errno| Error::Memory { action, size, source: source.into() };
     let file = match backing {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use krun_vcpu::{KvmVm, MemoryRange, SlotFlags};
+use krun_vcpu::{Kvm, KvmVm, MemoryRange, SlotFlags};
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryRegion};
 
 use crate::memory::GuestRam;
@@ -22,6 +22,12 @@ use crate::window::Window;
 pub(crate) fn borrow(event: &vmm_sys_util::eventfd::EventFd) -> BorrowedFd<'_> {
     // SAFETY: the event owns the descriptor, and the borrow ends before it.
     unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) }
+}
+
+/// The descriptor of `/dev/kvm`: kvm-ioctls' type has no `AsFd`.
+pub(crate) fn borrow_kvm(kvm: &Kvm) -> BorrowedFd<'_> {
+    // SAFETY: `kvm` owns the descriptor, and the borrow ends before it.
+    unsafe { BorrowedFd::borrow_raw(kvm.fd().as_raw_fd()) }
 }
 
 /// CPU time that a thread has used, a guest's included. Zero for a thread that has ended.

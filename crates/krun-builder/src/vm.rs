@@ -1,8 +1,10 @@
 //! A VM that is ready to start: everything it needs from outside is open.
 
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex};
 
+use krun_console::{HostFd, Output};
 use krun_init::Host;
 use krun_kernel_loader::{Cmdline, Kernel, MachineDescription};
 use krun_vcpu::{ExitHandler, Kvm, Vcpu, VmOptions};
@@ -17,12 +19,13 @@ use crate::error::{BuildError, Error, Problem};
 use crate::layout::Layout;
 use crate::log::Log;
 use crate::machine::Machine;
-use crate::memory::{GuestRam, RamBacking};
+use crate::memory::{self, GuestRam, RamBacking};
 use crate::running::RunningVm;
 use crate::shared::{Message, Shared};
 use crate::signals;
 use crate::start;
 use crate::supervisor::Supervisor;
+use crate::sys::{add_ram, borrow_kvm};
 use crate::vcpus::Vcpus;
 
 /// Name of the thread that looks after a VM.
@@ -37,14 +40,14 @@ pub struct Vm {
     kvm: Kvm,
     vcpus: u32,
     layout: Layout,
-    backing: RamBacking,
+    ram_file: Option<OwnedFd>,
     kernel: Kernel,
     initrd: Option<File>,
     cmdline: Cmdline,
     machine: MachineDescription,
     control: Option<Control>,
     devices: Devices,
-    serial: Option<Log>,
+    serial: Option<HostFd>,
 }
 
 impl Vm {
@@ -77,8 +80,9 @@ impl Vm {
             (Some(kvm), Some(kernel), Some(layout), Some((cmdline, machine))) => Ok(Self {
                 kvm,
                 vcpus: config.vcpus,
+                // Last: it empties a file, which a mistake elsewhere is no reason for.
+                ram_file: open_ram(&config.backing, &layout)?,
                 layout,
-                backing: config.backing,
                 kernel,
                 initrd,
                 cmdline,
@@ -104,19 +108,35 @@ impl Vm {
         self.cmdline.to_string()
     }
 
+    /// The descriptors that this VM holds, and needs to start and to run: a jail that is entered now must leave these
+    /// open, and the streams among them, and may close every other. Paths are not needed any more. A bundle's library
+    /// is mapped and has no descriptor. For devices of your own it is what they
+    /// [say](krun_virtio::VirtioDevice::descriptors).
+    #[must_use]
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = vec![borrow_kvm(&self.kvm)];
+        all.extend(self.kernel.descriptor());
+        all.extend(self.initrd.as_ref().map(AsFd::as_fd));
+        all.extend(self.ram_file.as_ref().map(AsFd::as_fd));
+        all.extend(self.control.as_ref().and_then(Control::descriptor));
+        all.extend(self.serial.as_ref().and_then(Output::fd));
+        all.extend(self.devices.descriptors());
+        all
+    }
+
     /// Makes the guest's memory and CPUs, and lets them run.
     ///
     /// # Errors
     ///
     /// [`Error`] when the host has no memory, descriptors or threads for it, KVM refuses, or the kernel does not fit.
     pub fn start(mut self) -> Result<RunningVm, Error> {
-        let ram = Arc::new(GuestRam::new(&self.layout, &self.backing)?);
+        let ram = Arc::new(GuestRam::from_file(&self.layout, self.ram_file.as_ref())?);
         let entry =
             boot::load(&mut self.kernel, self.initrd.as_ref(), &ram, &self.layout, &self.cmdline, &self.machine)?;
         // A bundle's library is not needed any more: its pages were copied.
         drop(self.kernel);
         let kvm = self.kvm.create_vm(&VmOptions::new(self.vcpus))?;
-        crate::sys::add_ram(&kvm, &ram)?;
+        add_ram(&kvm, &ram)?;
         let vcpus = (0..self.vcpus).map(|id| kvm.create_vcpu(id)).collect::<Result<Vec<Vcpu>, _>>()?;
         let cpu = kvm.cpu_config();
         vcpus.iter().try_for_each(|vcpu| vcpu.configure(&cpu))?;
@@ -124,7 +144,8 @@ impl Vm {
             first.set_entry(&*ram, &entry)?;
         }
         let console = self.devices.console.clone();
-        let bus = Arc::new(Bus::connect(&kvm, &ram, &self.layout, self.devices.all, self.serial.clone())?);
+        let serial = self.serial.map(|out| Log::new(Some(out)));
+        let bus = Arc::new(Bus::connect(&kvm, &ram, &self.layout, self.devices.all, serial.clone())?);
         let shared = Arc::new(Shared::new()?);
         let report = {
             let shared = Arc::clone(&shared);
@@ -139,7 +160,7 @@ impl Vm {
             ram,
             control: self.control,
             console,
-            serial: self.serial,
+            serial,
         };
         let thread = std::thread::Builder::new().name(THREAD_NAME.into());
         let spawned = signals::blocked(|| thread.spawn(move || supervisor.run())).map_err(mask_failed)?;
@@ -182,16 +203,20 @@ fn open_kernel(source: &KernelSource) -> Result<Kernel, Problem> {
     opened.map_err(|error| Problem::caused_by("kernel", path.display().to_string(), error, remedy))
 }
 
+fn open_ram(backing: &RamBacking, layout: &Layout) -> Result<Option<OwnedFd>, Problem> {
+    memory::open(backing, layout.ram.size()).map_err(|error| {
+        Problem::caused_by("ram_backing", format!("{backing:?}"), error, "name a file that may be written, with room")
+    })
+}
+
 fn open_initrd(path: &std::path::Path) -> Result<File, Problem> {
     File::open(path).map_err(|error| {
         Problem::caused_by("initrd", path.display().to_string(), error, "name a file that can be read")
     })
 }
 
-fn open_serial(fd: rustix::fd::OwnedFd) -> Result<Log, Problem> {
-    let out = krun_console::HostFd::output(fd);
-    let out = out.map_err(|error| Problem::caused_by("serial", "", error, "give a descriptor to write to"))?;
-    Ok(Log::new(Some(out)))
+fn open_serial(fd: OwnedFd) -> Result<HostFd, Problem> {
+    HostFd::output(fd).map_err(|error| Problem::caused_by("serial", "", error, "give a descriptor to write to"))
 }
 
 /// Our end and the guest's end of the conversation with init, if there is a command to tell it of.
@@ -201,8 +226,8 @@ fn conversation(config: &Config) -> Result<Option<(Control, InitPort)>, Problem>
     let host = Host::new(&start)
         .map_err(|error| Problem::caused_by("command", "", error, "see the limits in `Command`'s documentation"))?;
     let opened = Control::new(host, scope).and_then(|(control, socket)| {
-        let closed = Box::new(control.closer()?);
-        Ok((control, InitPort { socket, closed }))
+        let closer = control.closer()?;
+        Ok((control, InitPort { socket, closer }))
     });
     let opened = opened
         .map_err(|error| Problem::caused_by("command", "", error, "raise the limit on open files (ulimit -n)"))?;

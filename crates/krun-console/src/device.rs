@@ -10,6 +10,7 @@ use crate::{Error, Port};
 use krun_virtio::{Task, VirtioDevice, read_config_bytes};
 use std::collections::HashSet;
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 /// A virtio-console device (virtio 1.2, section 5.3).
@@ -127,6 +128,12 @@ impl VirtioDevice for Console {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         read_config_bytes(&self.config(), offset, data);
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let inputs = self.ports.iter().filter_map(|port| port.input.as_ref()?.fd());
+        let outputs = self.ports.iter().filter_map(|port| port.output.as_ref()?.fd());
+        inputs.chain(outputs).chain([self.shared.wake.as_fd()]).collect()
     }
 
     fn tasks(&mut self) -> Vec<Task> {

@@ -1,5 +1,6 @@
 //! The virtio-fs device (virtio 1.2 section 5.11): its config space and its queues.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use krun_virtio::{Task, VirtioDevice, read_config_bytes};
@@ -111,6 +112,10 @@ impl<F: FileSystem + ?Sized + 'static> VirtioDevice for FsDevice<F> {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         read_config_bytes(&self.config, offset, data);
+    }
+
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.server.file_system().descriptors()
     }
 
     fn tasks(&mut self) -> Vec<Task> {

@@ -1,6 +1,7 @@
 //! A file system, free of rings and of the wire format.
 
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 
 use krun_virtio::{Sink, Source};
 
@@ -23,6 +24,11 @@ use crate::types::{
 /// - Where [`Request::may_block`] is false, what may wait long answers [`Failure::Again`](crate::Failure::Again)
 ///   before it has any effect.
 pub trait FileSystem: Send + Sync {
+    /// The descriptors that it needs as long as it lives: those that a jail must leave open.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
     /// A session begins. `capable` is what client and server both can do; the answer is what shall be used of it.
     /// Nodes and handles of an earlier session are gone.
     fn init(&self, capable: InitFlags) -> InitFlags {

@@ -1,6 +1,7 @@
 //! A file system that cannot be changed.
 
 use std::ffi::CStr;
+use std::os::fd::BorrowedFd;
 
 use krun_virtio::{Sink, Source};
 
@@ -37,6 +38,10 @@ fn refuse<T>() -> FsResult<T> {
 }
 
 impl<F: FileSystem + ?Sized> FileSystem for ReadOnly<F> {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.descriptors()
+    }
+
     fn init(&self, capable: InitFlags) -> InitFlags {
         self.0.init(capable - InitFlags::POSIX_LOCKS - InitFlags::FLOCK_LOCKS)
     }

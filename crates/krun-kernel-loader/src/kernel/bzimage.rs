@@ -35,7 +35,7 @@ const SECTOR: u64 = 512;
 /// A bzImage whose header has been read and makes sense.
 #[derive(Debug)]
 pub struct BzImage<F> {
-    file: Reader<F>,
+    pub(super) file: Reader<F>,
     header: setup_header,
     /// The protected-mode part in the file.
     payload: Range<u64>,

@@ -32,7 +32,7 @@ const PVH_ENTRY_NOTE: u32 = 18;
 /// An ELF kernel whose headers have been read and make sense.
 #[derive(Debug)]
 pub struct ElfKernel<F> {
-    file: Reader<F>,
+    pub(super) file: Reader<F>,
     segments: Vec<Segment>,
     range: Range<u64>,
     entry: Entry,

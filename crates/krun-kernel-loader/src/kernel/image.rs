@@ -23,6 +23,13 @@ pub(crate) struct Reader<F> {
     what: &'static str,
 }
 
+impl<F> Reader<F> {
+    /// Where the bytes come from.
+    pub(super) fn source(&self) -> &F {
+        &self.source
+    }
+}
+
 impl<F: Image> Reader<F> {
     /// `what` names it in errors.
     pub(crate) fn new(mut source: F, what: &'static str) -> Result<Self> {

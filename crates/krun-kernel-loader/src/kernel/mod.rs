@@ -9,6 +9,7 @@ pub(crate) mod image;
 use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use linux_loader::bootparam::setup_header;
@@ -110,6 +111,18 @@ impl Kernel {
     /// [`Error::BundleImage`] if it is another version's or damaged.
     pub fn bundle(path: impl AsRef<Path>) -> Result<Self> {
         Bundle::open(path.as_ref()).map(Self::Bundle)
+    }
+}
+
+impl<F: AsFd> Kernel<F> {
+    /// The file's descriptor, which is needed until the kernel is loaded. A bundle has none: it is mapped.
+    #[must_use]
+    pub fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Bundle(_) => None,
+            Self::Elf(kernel) => Some(kernel.file.source().as_fd()),
+            Self::BzImage(kernel) => Some(kernel.file.source().as_fd()),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ mod listing;
 mod tree;
 
 use std::ffi::CStr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use krun_virtio::{Sink, Source};
@@ -180,6 +180,12 @@ impl<F: FileSystem + ?Sized> OverlayFs<F> {
 }
 
 impl<F: FileSystem + ?Sized> FileSystem for OverlayFs<F> {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut all = self.below.descriptors();
+        all.extend(self.tree.files().map(AsFd::as_fd));
+        all
+    }
+
     fn init(&self, capable: InitFlags) -> InitFlags {
         self.tree.forget_below();
         self.below.init(capable)

@@ -71,6 +71,14 @@ impl Tree {
         Self(vec![root])
     }
 
+    /// What the virtual files hold.
+    pub(super) fn files(&self) -> impl Iterator<Item = &File> {
+        self.0.iter().filter_map(|node| match &node.content {
+            Content::File { content, .. } => Some(content),
+            Content::Directory => None,
+        })
+    }
+
     pub(super) fn node_id(index: usize) -> NodeId {
         NodeId(VIRTUAL | index as u64)
     }

@@ -15,6 +15,7 @@ mod sys;
 mod xattr;
 
 use std::ffi::CStr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -94,6 +95,10 @@ impl PassthroughFs {
 }
 
 impl FileSystem for PassthroughFs {
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.proc_fd.as_fd(), self.inodes.root().as_fd()]
+    }
+
     fn init(&self, capable: InitFlags) -> InitFlags {
         let mut used = capable;
         if self.cache == CachePolicy::None {

@@ -85,6 +85,12 @@ pub trait VirtioDevice: Send {
         None
     }
 
+    /// The descriptors that it holds before [`tasks`](Self::tasks) is called and needs for its work: those that a jail
+    /// must leave open if it is entered between making the device and running it.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
     /// The workers and the queues that each of them serves: every queue by exactly one. Called once.
     fn tasks(&mut self) -> Vec<Task>;
 }
