@@ -1,6 +1,8 @@
-//! On whose behalf a thread acts: user, group, umask and capabilities, all of the calling thread alone.
+//! On whose behalf a thread acts, and where: user, group, umask, capabilities and working directory, all of the calling
+//! thread alone.
 
 use std::cell::Cell;
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -15,8 +17,8 @@ struct Base {
     uid: u32,
     gid: u32,
     caps: CapabilitySets,
-    /// The thread has a umask of its own.
-    private_umask: bool,
+    /// The thread has a umask and a working directory of its own.
+    private_fs: bool,
 }
 
 impl Base {
@@ -28,6 +30,8 @@ impl Base {
 thread_local! {
     /// Found out at the first request that a thread serves.
     static BASE: Cell<Option<Base>> = const { Cell::new(None) };
+    /// The thread works in `/proc/self/fd`.
+    static AT_HOME: Cell<bool> = const { Cell::new(false) };
     /// The umask that is set, if the thread has one of its own.
     static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
 }
@@ -37,15 +41,23 @@ fn base() -> Result<Base, Errno> {
         return Ok(base);
     }
     // Denied by some sandboxes. Then modes are corrected after the fact: the umask of the process is not ours.
-    let private_umask = sys::unshare_fs().is_ok();
+    let private_fs = sys::unshare_fs().is_ok();
     let base = Base {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
         caps: rustix::thread::capabilities(None)?,
-        private_umask,
+        private_fs,
     };
     BASE.set(Some(base));
     Ok(base)
+}
+
+/// Makes `/proc/self/fd` the thread's own working directory. Whether it is: some sandboxes deny it.
+pub(super) fn work_in(proc_fd: BorrowedFd<'_>) -> bool {
+    if !AT_HOME.get() && base().is_ok_and(|base| base.private_fs) {
+        AT_HOME.set(rustix::process::fchdir(proc_fd).is_ok());
+    }
+    AT_HOME.get()
 }
 
 /// Sets the effective capabilities of the thread.
@@ -72,7 +84,7 @@ impl Caller {
             return Err(Errno::OVERFLOW);
         }
         let base = base()?;
-        if base.private_umask && UMASK.get() != Some(umask) {
+        if base.private_fs && UMASK.get() != Some(umask) {
             rustix::process::umask(Mode::from_raw_mode(umask & 0o777));
             UMASK.set(Some(umask));
         }
@@ -97,7 +109,7 @@ impl Caller {
 
     /// Permission bits that the kernel did not apply as asked, because the umask is the whole process's.
     pub(super) fn must_correct_mode(&self) -> bool {
-        !self.base.private_umask
+        !self.base.private_fs
     }
 }
 

@@ -1,15 +1,17 @@
 //! Extended attributes.
 //!
-//! No system call reaches those of a pinned file by its descriptor (before Linux 6.13), so the path of the descriptor
-//! is used: `/proc/self/fd/N` leads to the file itself and not further.
+//! No system call reaches those of a pinned file by its descriptor (before Linux 6.13), so the descriptor's name in
+//! `/proc/self/fd` is used, which leads to the file itself and not further. The thread works in that directory, so a
+//! process whose root has no `/proc` any more can serve too.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
 
 use rustix::fs::XattrFlags;
 
+use super::credentials::work_in;
 use super::inodes::Inode;
-use super::procfd::ProcFd;
+use super::procfd::{FdName, ProcFd};
 use super::{PassthroughFs, Xattrs};
 use crate::errno::{Errno, FsResult};
 
@@ -36,27 +38,32 @@ impl PassthroughFs {
         }
     }
 
+    /// Where the thread finds the file that is pinned.
+    fn name_of(&self, inode: &Inode) -> FdName {
+        if work_in(self.proc_fd.as_fd()) { ProcFd::name(inode.as_fd()) } else { ProcFd::path(inode.as_fd()) }
+    }
+
     pub(super) fn get_xattr(&self, inode: &Inode, name: &CStr, value: &mut [u8]) -> FsResult<usize> {
         self.admit_xattr(name)?;
-        Ok(rustix::fs::getxattr(ProcFd::path(inode.as_fd()).as_c_str(), name, value)?)
+        Ok(rustix::fs::getxattr(self.name_of(inode).as_c_str(), name, value)?)
     }
 
     pub(super) fn set_xattr(&self, inode: &Inode, name: &CStr, value: &[u8], flags: u32) -> FsResult<()> {
         self.admit_xattr(name)?;
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-        Ok(rustix::fs::setxattr(ProcFd::path(inode.as_fd()).as_c_str(), name, value, flags)?)
+        Ok(rustix::fs::setxattr(self.name_of(inode).as_c_str(), name, value, flags)?)
     }
 
     pub(super) fn remove_xattr(&self, inode: &Inode, name: &CStr) -> FsResult<()> {
         self.admit_xattr(name)?;
-        Ok(rustix::fs::removexattr(ProcFd::path(inode.as_fd()).as_c_str(), name)?)
+        Ok(rustix::fs::removexattr(self.name_of(inode).as_c_str(), name)?)
     }
 
     pub(super) fn list_xattrs(&self, inode: &Inode, names: &mut [u8]) -> FsResult<usize> {
         if self.xattrs == Xattrs::None {
             return Err(Errno::NOSYS.into());
         }
-        let path = ProcFd::path(inode.as_fd());
+        let path = self.name_of(inode);
         let mut small = [0; 512];
         match rustix::fs::listxattr(path.as_c_str(), &mut small[..]) {
             Ok(length) => self.admitted_names(small.get(..length).unwrap_or_default(), names),
@@ -82,5 +89,29 @@ impl PassthroughFs {
             length += name.len();
         }
         Ok(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::NodeId;
+
+    #[test]
+    fn a_thread_finds_pinned_files_without_a_root() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let fs = PassthroughFs::builder(dir.path()).build().expect("a share");
+        let before = std::env::current_dir().expect("a working directory");
+        let serve = || {
+            let root = fs.inodes.get(NodeId::ROOT).expect("the root");
+            let name = fs.name_of(&root);
+            let found = std::fs::read_link(std::path::Path::new(name.as_c_str().to_str().expect("digits")));
+            (name.as_c_str().to_bytes().starts_with(b"/"), found.expect("a link"))
+        };
+        let (absolute, found) = std::thread::scope(|scope| scope.spawn(serve).join()).expect("no panic");
+        assert_eq!(found, dir.path().canonicalize().expect("a path"));
+        assert!(!absolute, "unless a sandbox forbids unshare(CLONE_FS)");
+        // Only that thread has gone there.
+        assert_eq!(std::env::current_dir().expect("a working directory"), before);
     }
 }
