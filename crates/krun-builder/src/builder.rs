@@ -170,7 +170,8 @@ impl VmBuilder {
     }
 
     /// Checks the settings and acquires everything the VM needs from outside: KVM, the kernel's file, the shared
-    /// directories. After this the caller may give up its privileges.
+    /// directories, a file for RAM. After this the caller may give up its privileges, the sight of its paths, and every
+    /// descriptor that [`Vm::descriptors`] does not list.
     ///
     /// # Errors
     ///

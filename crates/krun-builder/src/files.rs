@@ -1,9 +1,12 @@
 //! The guest's file systems: its root with init in it, and the volumes.
 
 use std::path::Path;
+use std::time::Duration;
 
 use krun_virtio::VirtioDevice;
-use krun_virtio_fs::{Error as FsError, FileSystem, FsDevice, OverlayBuilder, OverlayFs, PassthroughFs, ReadOnly};
+use krun_virtio_fs::{
+    CachePolicy, Error as FsError, FileSystem, FsDevice, Locks, OverlayBuilder, OverlayFs, PassthroughFs, ReadOnly,
+};
 
 use crate::boot::INIT_PATH;
 use crate::config::Config;
@@ -14,6 +17,9 @@ use crate::share::{ROOT_TAG, Root, Volume};
 /// behind in the host's directory, and a read-only one will do.
 const MOUNT_POINTS: [(&str, u32); 5] =
     [("/dev", 0o755), ("/proc", 0o555), ("/run", 0o755), ("/sys", 0o555), ("/tmp", 0o1777)];
+
+/// How long the guest takes names and attributes in its root for granted: few change there from outside.
+const ROOT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Adds a device for the root and one for each volume.
 pub(crate) fn add(config: &Config, devices: &mut Vec<Box<dyn VirtioDevice>>, problems: &mut Vec<Problem>) {
@@ -31,7 +37,8 @@ pub(crate) fn add(config: &Config, devices: &mut Vec<Box<dyn VirtioDevice>>, pro
 }
 
 fn root_device(root: &Root, volumes: &[Volume]) -> Result<Box<dyn VirtioDevice>, FsError> {
-    let share = PassthroughFs::builder(&root.path).build()?;
+    // It is this VM's own.
+    let share = PassthroughFs::builder(&root.path).timeout(ROOT_TIMEOUT).locks(Locks::Guest).build()?;
     let overlay = overlay(volumes);
     if root.read_only {
         device(ROOT_TAG, overlay.build(ReadOnly::new(share))?)
@@ -56,7 +63,11 @@ fn plain(path: &str) -> String {
 }
 
 fn volume_device(volume: &Volume, tag: &str) -> Result<Box<dyn VirtioDevice>, FsError> {
-    let share = PassthroughFs::builder(&volume.source).build()?;
+    let mut share = PassthroughFs::builder(&volume.source);
+    if volume.exclusive {
+        share = share.cache(CachePolicy::Always).locks(Locks::Guest);
+    }
+    let share = share.build()?;
     if volume.read_only { device(tag, ReadOnly::new(share)) } else { device(tag, share) }
 }
 

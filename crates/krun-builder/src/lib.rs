@@ -30,12 +30,13 @@
 //! - [`VmBuilder`] takes settings. [`VmBuilder::build`] checks all of them and opens everything they name; its
 //!   [`BuildError`] lists *every* problem, with the setting, its value, the reason and the remedy. Settings that make no
 //!   sense together are problems, not ignored.
-//! - [`Vm`] holds open files and no memory. A program may give up its privileges here.
+//! - [`Vm`] holds open files and no memory. A program may give up its privileges here: starting it needs no path, and
+//!   of the process's descriptors only those that [`Vm::descriptors`] lists.
 //! - [`RunningVm`] has the guest's memory and threads. As a file descriptor it is readable when the VM has ended, so it
 //!   fits any event loop; [`VmHandle`] sends signals, new terminal sizes and the order to stop from any thread.
 //! - [`ExitStatus`] says how it ended. The exit code comes from init over a private channel. A panic of the guest's
-//!   kernel, a triple fault and a restart are outcomes of their own, never mistaken for the command's. A command may also
-//!   be the guest's init itself ([`Command::as_init`]): then the restart is its ordinary end.
+//!   kernel, a triple fault, and a guest that restarts, powers off or halts are outcomes of their own, never mistaken for
+//!   the command's. A command may also be the guest's init itself ([`Command::as_init`]): then that is its ordinary end.
 //!
 //! # What it does not do
 //!

@@ -12,6 +12,9 @@ const MAX_TAG: usize = 36;
 
 /// A directory of the host as the guest's root file system.
 ///
+/// A root is taken to be one VM's own: what the host changes there may show after 5 seconds only, and locks on files
+/// (`flock`, `fcntl`) hold among the guest's processes. What is to be shared with others belongs into a [`Volume`].
+///
 /// Each file that the guest's kernel remembers costs this process a file descriptor. A program that shares large trees
 /// should raise its soft limit (`RLIMIT_NOFILE`) to the hard one before it builds a VM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,12 +45,17 @@ impl<P: Into<PathBuf>> From<P> for Root {
 }
 
 /// A directory of the host that is mounted somewhere in the guest.
+///
+/// It is shared with the host and with any other VM that has it: what one side changes shows on the other within a
+/// second (content: when a file is opened), and locks on files hold everywhere. [`Volume::exclusive`] gives that up for
+/// speed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Volume {
     pub(crate) source: PathBuf,
     pub(crate) target: PathBuf,
     pub(crate) tag: Option<String>,
     pub(crate) read_only: bool,
+    pub(crate) exclusive: bool,
 }
 
 impl Volume {
@@ -55,13 +63,21 @@ impl Volume {
     /// appears in the guest alone.
     #[must_use]
     pub fn new(source: impl Into<PathBuf>, target: impl Into<PathBuf>) -> Self {
-        Self { source: source.into(), target: target.into(), tag: None, read_only: false }
+        Self { source: source.into(), target: target.into(), tag: None, read_only: false, exclusive: false }
     }
 
     /// Refuses every write. The host enforces it, whatever the guest does.
     #[must_use]
     pub fn read_only(mut self) -> Self {
         self.read_only = true;
+        self
+    }
+
+    /// Says that nobody but this VM changes the directory while it runs, or locks files in it: then the guest keeps all
+    /// it has seen, and asks the host far less often.
+    #[must_use]
+    pub fn exclusive(mut self) -> Self {
+        self.exclusive = true;
         self
     }
 

@@ -57,7 +57,7 @@ fn five_thousand_files_copied_hashed_removed() {
     let script = "set -e; cd /data; cp -r tree copy
         cd copy; find . -type f | wc -l; find . -type f | sort | xargs cat | md5sum
         rm -r ../tree; ls ..";
-    let outcome = run(guest().volume(Volume::new(dir.path(), "/data")), sh(script));
+    let outcome = run(guest().volume(Volume::new(dir.path(), "/data").exclusive()), sh(script));
     let text = outcome.success();
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!((lines[0], lines[2], lines.len()), ("5000", "copy", 3), "{text}");
