@@ -1,6 +1,6 @@
 //! What a jail has to leave open. A process of its own: nobody else opens and closes here meanwhile.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
