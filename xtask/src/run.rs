@@ -4,6 +4,7 @@ mod nested;
 mod options;
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
@@ -87,18 +88,9 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
         .context("cargo built `krun` but did not say where it is")
 }
 
+/// `krun` takes this process's place: signals and the terminal are its own.
 fn on_host(krun: &PathBuf, words: Vec<OsString>) -> Result<ExitCode> {
-    let status = Command::new(krun).arg("run").args(words).status().context("cannot start krun")?;
-    exit_code(end_of(status))
-}
-
-/// How a process of this computer ended.
-pub(crate) fn end_of(status: std::process::ExitStatus) -> End {
-    use std::os::unix::process::ExitStatusExt;
-    match status.code() {
-        Some(code) => End::Code(code),
-        None => End::Signal(status.signal().unwrap_or_default()),
-    }
+    Err(Command::new(krun).arg("run").args(words).exec()).context("cannot start krun")
 }
 
 /// Our own exit code for a program that ended like this.
