@@ -7,6 +7,7 @@ use krun_virtio::VirtioDevice;
 use krun_virtio_fs::{
     CachePolicy, Error as FsError, FileSystem, FsDevice, Locks, OverlayBuilder, OverlayFs, PassthroughFs, ReadOnly,
 };
+use rustix::process::{Resource, getrlimit};
 
 use crate::boot::INIT_PATH;
 use crate::config::Config;
@@ -21,6 +22,14 @@ const MOUNT_POINTS: [(&str, u32); 5] =
 /// How long the guest takes names and attributes in its root for granted: few change there from outside.
 const ROOT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Most files that the guest may know in one of `shares`, of a process that may have `descriptors` open. Together they
+/// take no more than one share that is alone: 5/8 for files known, 5/32 for files open and 5/64 for files locked, which
+/// leaves a seventh to everything else.
+fn files_per_share(descriptors: u64, shares: usize) -> usize {
+    let all = usize::try_from(descriptors / 8 * 5).unwrap_or(usize::MAX);
+    (all / shares.max(1)).max(1)
+}
+
 /// Adds a device for the root and one for each volume.
 pub(crate) fn add(config: &Config, devices: &mut Vec<Box<dyn VirtioDevice>>, problems: &mut Vec<Problem>) {
     let remedy = "give a directory of the host that this process may enter";
@@ -28,17 +37,20 @@ pub(crate) fn add(config: &Config, devices: &mut Vec<Box<dyn VirtioDevice>>, pro
         Ok(device) => devices.push(device),
         Err(error) => problems.push(Problem::caused_by(field, path.display().to_string(), error, remedy)),
     };
+    let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let limit = files_per_share(descriptors, config.volumes.len() + usize::from(config.root.is_some()));
     if let Some(root) = &config.root {
-        made("root", &root.path, root_device(root, &config.volumes));
+        made("root", &root.path, root_device(root, &config.volumes, limit));
     }
     for (index, volume) in config.volumes.iter().enumerate() {
-        made("volume", &volume.source, volume_device(volume, &volume.tag_or_default(index)));
+        made("volume", &volume.source, volume_device(volume, &volume.tag_or_default(index), limit));
     }
 }
 
-fn root_device(root: &Root, volumes: &[Volume]) -> Result<Box<dyn VirtioDevice>, FsError> {
+fn root_device(root: &Root, volumes: &[Volume], limit: usize) -> Result<Box<dyn VirtioDevice>, FsError> {
     // It is this VM's own.
-    let share = PassthroughFs::builder(&root.path).timeout(ROOT_TIMEOUT).locks(Locks::Guest).build()?;
+    let share =
+        PassthroughFs::builder(&root.path).max_files(limit).timeout(ROOT_TIMEOUT).locks(Locks::Guest).build()?;
     let overlay = overlay(volumes);
     if root.read_only {
         device(ROOT_TAG, overlay.build(ReadOnly::new(share))?)
@@ -62,8 +74,8 @@ fn plain(path: &str) -> String {
     path.split('/').filter(|part| !part.is_empty()).map(|part| format!("/{part}")).collect()
 }
 
-fn volume_device(volume: &Volume, tag: &str) -> Result<Box<dyn VirtioDevice>, FsError> {
-    let mut share = PassthroughFs::builder(&volume.source);
+fn volume_device(volume: &Volume, tag: &str, limit: usize) -> Result<Box<dyn VirtioDevice>, FsError> {
+    let mut share = PassthroughFs::builder(&volume.source).max_files(limit);
     if volume.exclusive {
         share = share.cache(CachePolicy::Always).locks(Locks::Guest);
     }
@@ -73,4 +85,22 @@ fn volume_device(volume: &Volume, tag: &str) -> Result<Box<dyn VirtioDevice>, Fs
 
 fn device(tag: &str, files: impl FileSystem + 'static) -> Result<Box<dyn VirtioDevice>, FsError> {
     Ok(Box::new(FsDevice::new(tag, files)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_divide_the_descriptors_among_themselves() {
+        assert_eq!(files_per_share(1024, 1), 640);
+        for shares in 1..=40 {
+            let files = files_per_share(1024, shares);
+            // Each may have a quarter as many open, and an eighth locked.
+            let all = shares * (files + files / 4 + files / 8);
+            assert!(files > 0 && all <= 1024 / 8 * 7, "{shares} shares take {all}");
+        }
+        assert_eq!(files_per_share(0, 3), 1);
+        assert!(files_per_share(u64::MAX, 2) > 1 << 60);
+    }
 }

@@ -16,7 +16,10 @@ const MAX_TAG: usize = 36;
 /// (`flock`, `fcntl`) hold among the guest's processes. What is to be shared with others belongs into a [`Volume`].
 ///
 /// Each file that the guest's kernel remembers costs this process a file descriptor. A program that shares large trees
-/// should raise its soft limit (`RLIMIT_NOFILE`) to the hard one before it builds a VM.
+/// should raise its soft limit (`RLIMIT_NOFILE`) to the hard one before it builds a VM: root and volumes divide six
+/// sevenths of the soft limit among themselves in equal parts, and a guest that is at the end of a part gets `ENFILE`.
+/// VMs of one process know nothing of each other: a process that runs several needs a limit that is enough for all of
+/// them, or their guests can use up its descriptors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
     pub(crate) path: PathBuf,

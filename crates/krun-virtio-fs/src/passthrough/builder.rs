@@ -148,8 +148,8 @@ impl PassthroughBuilder {
     }
 
     /// How many files the guest may know before it gets `ENFILE`; it may have a quarter as many open, and an eighth
-    /// locked. Default: 5/8 of this process's limit of open files, which leaves some to the process whatever the
-    /// guest does.
+    /// locked. Default: 5/8 of this process's limit of open files, which leaves a seventh to the process whatever the
+    /// guest does. It knows of no other share: a process with several has to divide its limit among them here.
     pub fn max_files(mut self, limit: usize) -> Self {
         self.max_files = Some(limit);
         self
