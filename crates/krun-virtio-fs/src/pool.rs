@@ -12,7 +12,8 @@ use krun_virtio::{Chain, EventFd};
 use crate::filesystem::FileSystem;
 use crate::server::{FuseServer, Handled};
 
-/// How long the end of a pool waits for system calls that are under way. They may wait for a dead server.
+/// How long a pause, or the end of a pool, waits. Nearly always all requests are done by then; a guest that queued hours
+/// of work, or a dead server, holds nobody up.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Threads that start when they are needed, and requests that they have done.
@@ -86,11 +87,15 @@ impl<F: FileSystem + ?Sized + 'static> Pool<F> {
         into.append(&mut self.shared.state().done);
     }
 
-    /// Waits until all requests are done.
-    pub(crate) fn finish(&self) {
-        let state = self.shared.state();
+    /// Waits until no request is under way. Gives back those that were not begun in good time.
+    pub(crate) fn finish(&self) -> VecDeque<Chain> {
+        let ended = &self.shared.ended;
         let busy = |state: &mut State| state.running > 0 || !state.jobs.is_empty();
-        drop(self.shared.ended.wait_while(state, busy));
+        let waited = ended.wait_timeout_while(self.shared.state(), PATIENCE, busy);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        let left = std::mem::take(&mut state.jobs);
+        drop(ended.wait_while(state, |state| state.running > 0));
+        left
     }
 }
 
@@ -98,6 +103,8 @@ impl<F: FileSystem + ?Sized + 'static> Drop for Pool<F> {
     fn drop(&mut self) {
         let mut state = self.shared.state();
         state.stop = true;
+        // Whoever waits for them is gone.
+        state.jobs.clear();
         self.shared.work.notify_all();
         drop(self.shared.ended.wait_timeout_while(state, PATIENCE, |state| state.threads > 0));
     }
@@ -127,6 +134,9 @@ fn run<F: FileSystem + ?Sized>(shared: &Shared<F>) {
             .wait_while(state, |state| state.jobs.is_empty() && !state.stop)
             .unwrap_or_else(PoisonError::into_inner);
         state.idle -= 1;
+        if state.stop {
+            return;
+        }
         let Some(mut chain) = state.jobs.pop_front() else { return };
         state.running += 1;
         drop(state);

@@ -191,7 +191,7 @@ impl<F: FileSystem + ?Sized + 'static> Worker for FsWorker<F> {
     fn quiesce(&mut self, cx: &mut Context<'_>) {
         let Some(queue) = cx.queues.iter().next() else { return };
         if let Some(outside) = &self.outside {
-            outside.pool.finish();
+            self.waiting.extend(outside.pool.finish());
             outside.pool.collect(&mut self.collected);
         }
         for (chain, handled) in self.collected.drain(..) {
@@ -200,7 +200,8 @@ impl<F: FileSystem + ?Sized + 'static> Worker for FsWorker<F> {
                 Handled::Replied | Handled::Again => queue.complete(chain),
             }
         }
-        // Nobody can say when a lock is free. The callers are told that they were interrupted, and may ask again.
+        // Nobody can say when a lock is free, nor when a disk has caught up with a long queue. The callers are told that
+        // they were interrupted, and may ask again: none of these requests has had any effect.
         for mut chain in self.waiting.drain(..) {
             chain.rewind();
             let (mut request, mut reply) = chain.split();

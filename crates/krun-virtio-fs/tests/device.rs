@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use krun_virtio::testing::{Descriptor, MockDriver, Request, Used};
 use krun_virtio_fs::abi::{self, Opcode};
-use krun_virtio_fs::{Error, FileSystem, FsDevice, FuseServer, PassthroughFs};
+use krun_virtio_fs::{Error, Failure, FileSystem, FsDevice, FsResult, FuseServer, Handle, NodeId, PassthroughFs};
 use rustix::fs::FlockOperation;
 use support::{ROOT, array, lock, parse, request};
 
@@ -282,6 +282,63 @@ fn a_pause_keeps_the_session() {
     assert_eq!(guest.server.file_system().in_use(), (1, 1));
     guest.driver.transport().pause();
     assert!(guest.driver.transport().save().is_err(), "open files cannot be saved");
+}
+
+/// A file system on a disk that takes a while.
+#[derive(Debug)]
+struct Slow;
+
+impl FileSystem for Slow {
+    fn fsync(&self, rq: &krun_virtio_fs::Request, _: NodeId, _: Handle, _: bool) -> FsResult<()> {
+        if !rq.may_block {
+            return Err(Failure::Again);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_long_queue_holds_up_neither_pause_nor_reset_nor_end() {
+    /// Half a minute of work, were all of it done.
+    const LONG: usize = 250;
+    let server = Arc::new(FuseServer::new(Arc::new(Slow)));
+    let device = FsDevice::with_server("t", server.clone()).expect("a device").pool_threads(1);
+    let mut driver = MockDriver::threaded(device);
+    let init = abi::InitIn { major: 7, minor: 38, ..Default::default() };
+    let init = request(Opcode::Init as u32, 0, 1, (0, 0), &[&init.encode()]);
+    let init = Request::new().readable(init).writable(80);
+    parse(&driver.submit(QUEUE, &init), 1).expect("INIT");
+    let start = Instant::now();
+    let sync = |driver: &mut MockDriver, count: usize| {
+        for unique in 0..count {
+            let fsync = abi::FsyncIn::default().encode();
+            let fsync = request(Opcode::Fsync as u32, ROOT, 2 * unique as u64 + 10, (0, 0), &[&fsync]);
+            // Two descriptors each, in an indirect table: the ring has 256.
+            driver.post(QUEUE, &Request::new().readable(fsync).writable(16).indirect());
+        }
+        driver.kick(QUEUE);
+    };
+    let error = |used: &Used| abi::OutHeader::decode(&array(&used.data, 0)).error;
+    // A few are all done before the pause, however short it is.
+    sync(&mut driver, 8);
+    driver.transport().pause();
+    driver.transport().resume().expect("resumes");
+    assert!((0..8).all(|_| error(&driver.wait(QUEUE)) == 0));
+    // Of many, some are: all others are told that they were interrupted, and none is lost.
+    sync(&mut driver, LONG);
+    driver.transport().pause();
+    driver.transport().resume().expect("resumes");
+    let answers: Vec<_> = (0..LONG).map(|_| error(&driver.wait(QUEUE))).collect();
+    assert!(answers.contains(&0) && answers.contains(&-libc::EINTR));
+    assert!(answers.iter().all(|error| [0, -libc::EINTR].contains(error)), "{answers:?}");
+    sync(&mut driver, LONG);
+    driver.initialise();
+    parse(&driver.submit(QUEUE, &init), 1).expect("INIT");
+    sync(&mut driver, LONG);
+    drop(driver);
+    assert_eq!(Arc::strong_count(&server), 1, "no thread is left");
+    assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -19,6 +19,35 @@ use support::arena::Arena;
 use support::{Client, ROOT, array, errno, lock, name, open_descriptors, request};
 
 #[test]
+fn one_request_moves_a_bounded_amount() {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::File::create(dir.path().join("from")).and_then(|file| file.set_len(1 << 33)).expect("a sparse file");
+    let client = Client::share(dir.path());
+    let from = client.lookup(ROOT, "from").expect("there").node;
+    let open = abi::OpenIn { flags: libc::O_RDWR.cast_unsigned(), open_flags: 0 }.encode();
+    let fh = abi::OpenOut::decode(&array(&client.call(Opcode::Open, from, &[&open]).expect("OPEN"), 0)).fh;
+    let (to, fh_out) = client.create(ROOT, "to", libc::O_RDWR, 0o644).expect("CREATE");
+    let copy = |off, len| {
+        let how = abi::CopyFileRangeIn {
+            fh_in: fh,
+            off_in: off,
+            nodeid_out: to.node,
+            fh_out,
+            off_out: off,
+            len,
+            ..Default::default()
+        };
+        client.call(Opcode::CopyFileRange, from, &[&how.encode()]).map(|out| u32::from_le_bytes(array(&out, 0)))
+    };
+    assert_eq!(copy(0, u64::MAX >> 1), Ok(16 << 20));
+    assert_eq!(copy(16 << 20, 5000), Ok(5000), "it goes on where the short one ended");
+    assert_eq!(fs::metadata(dir.path().join("to")).expect("there").len(), (16 << 20) + 5000);
+    let read = abi::ReadIn { fh, size: u32::MAX, ..Default::default() }.encode();
+    let read = client.call_with_room(Opcode::Read, from, &[&read], 64 << 20).expect("READ");
+    assert_eq!(read.len(), 16 << 20);
+}
+
+#[test]
 fn references_are_counted_exactly() {
     let arena = Arena::new();
     for i in 0..300 {

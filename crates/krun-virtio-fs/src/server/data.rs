@@ -11,8 +11,14 @@ use crate::errno::{Errno, FsResult};
 use crate::filesystem::FileSystem;
 use crate::types::{CopyRange, Create, Entry, Handle, NodeId, OpenFlags, Opened, Release, Write};
 
-/// The longest READ, whatever the client has room for: what Linux limits a system call to.
-const MAX_READ: usize = 0x7fff_f000;
+/// The most that one READ, WRITE or COPY_FILE_RANGE moves; the client goes on where a short one ends. So none keeps a
+/// thread for long. (256 pages, as INIT tells the client, of at most 64 KiB each.)
+const MAX_MOVE: u32 = 16 << 20;
+
+/// How much of what was asked for is moved at once.
+fn at_once(size: u32) -> usize {
+    usize::try_from(size.min(MAX_MOVE)).unwrap_or(usize::MAX)
+}
 
 impl<F: FileSystem + ?Sized> FuseServer<F> {
     pub(super) fn reply_open(job: &mut Job<'_>, opened: &Opened) -> FsResult<()> {
@@ -61,7 +67,7 @@ impl<F: FileSystem + ?Sized> FuseServer<F> {
 
     pub(super) fn read(&self, job: &mut Job<'_>) -> FsResult<()> {
         let how = ReadIn::decode(&job.args.take()?);
-        let room = usize::try_from(how.size).unwrap_or(usize::MAX).min(job.reply.room()).min(MAX_READ);
+        let room = at_once(how.size).min(job.reply.room());
         let mut into = job.reply.payload(room);
         self.fs.read(&job.rq, job.node, Handle(how.fh), &mut into, how.offset)?;
         Ok(())
@@ -70,7 +76,7 @@ impl<F: FileSystem + ?Sized> FuseServer<F> {
     pub(super) fn write(&self, job: &mut Job<'_>) -> FsResult<()> {
         job.reply.need(WriteOut::SIZE)?;
         let how = WriteIn::decode(&job.args.take()?);
-        let mut payload = job.args.payload(usize::try_from(how.size).unwrap_or(usize::MAX))?;
+        let mut payload = job.args.payload(at_once(how.size))?;
         let write = Write {
             offset: how.offset,
             kill_suid_gid: how.write_flags & WRITE_KILL_SUIDGID != 0,
@@ -116,8 +122,7 @@ impl<F: FileSystem + ?Sized> FuseServer<F> {
         let range = CopyRange {
             from: (job.node, Handle(how.fh_in), how.off_in),
             to: (NodeId(how.nodeid_out), Handle(how.fh_out), how.off_out),
-            // The reply has 32 bits for what was copied.
-            length: how.len.min(MAX_READ as u64),
+            length: how.len.min(MAX_MOVE.into()),
             flags: how.flags,
         };
         let copied = self.fs.copy_file_range(&job.rq, &range)?;
