@@ -178,17 +178,45 @@ fn a_dropped_interest_costs_no_cpu() {
     let mut driver = MockDriver::threaded(device("idle", vec![watching(files, seen.clone(), 1)]));
     works(&mut driver, 0);
     eventually("both were told", || loads(&seen) == [1, 1]);
-    let cpu = || {
-        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-        let stats = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("stat")).ok());
-        let stat = stats.into_iter().find(|stat| stat.contains("(idle)")).unwrap();
-        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
-        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
-    };
-    let before = cpu();
+    let before = cpu("idle");
     std::thread::sleep(Duration::from_millis(300));
-    assert!(cpu() - before <= 5, "ticks of 10 ms");
+    assert!(cpu("idle") - before <= 5, "ticks of 10 ms");
     assert_eq!(loads(&seen), [1, 1]);
+}
+
+/// Processor time of the thread of this name, in ticks of 10 ms.
+fn cpu(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let stats = tasks.filter_map(|t| std::fs::read_to_string(t.ok()?.path().join("stat")).ok());
+    let stat = stats.into_iter().find(|stat| stat.contains(&format!("({name})"))).unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_worker_out_of_service_costs_no_cpu() {
+    // Both stay ready, one in the epoll set and one without it; the panic comes in an event, or in the start.
+    for (name, in_start) in [("fails-later", false), ("fails-at-once", true)] {
+        let null: OwnedFd = File::options().write(true).open("/dev/null").unwrap().into();
+        let (pipe, mut other) = UnixStream::pair().unwrap();
+        other.write_all(b"x").unwrap();
+        let script = Script {
+            start: Some(Box::new(move |cx| {
+                cx.watch.add(null.as_fd(), 0, Ready::OUT)?;
+                cx.watch.add(pipe.as_fd(), 1, Ready::IN)?;
+                if in_start { Err(io::ErrorKind::NotFound.into()) } else { Ok(()) }
+            })),
+            io: Some(Box::new(|_, _, _| panic!("a bug, met by a guest"))),
+            ..Script::default()
+        };
+        let driver = MockDriver::threaded(device(name, vec![script]));
+        eventually("it fails", || driver.needs_reset());
+        driver.kick(0);
+        let before = cpu(name);
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(cpu(name) - before <= 5, "ticks of 10 ms");
+        driver.transport().pause();
+    }
 }
 
 #[test]

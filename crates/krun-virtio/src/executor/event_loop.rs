@@ -85,6 +85,14 @@ impl Watcher<'_, '_> {
         if registration.always { self.update_pump() } else { Ok(()) }
     }
 
+    /// Waits for nothing any more: nobody would serve it, and what stays ready would keep the thread busy.
+    fn silence(&mut self) {
+        let tokens: Vec<u32> = self.registry.by_token.keys().copied().collect();
+        for token in tokens {
+            let _ = self.change(token, Ready::NONE);
+        }
+    }
+
     /// After a change to one that is always ready: few workers have any, none has many.
     fn update_pump(&mut self) -> io::Result<()> {
         let wanted = self.registry.by_token.values().any(|r| r.always && !r.ready.is_none());
@@ -143,6 +151,13 @@ struct Seat {
 }
 
 impl Seat {
+    /// A task out of service only waits for its stop.
+    fn silence_if_failed(&mut self, ops: &mut EventOps<'_>) {
+        if self.task.failed() {
+            Watcher { registry: &mut self.registry, ops }.silence();
+        }
+    }
+
     /// One round for everything that is always ready.
     fn pump(&mut self, ops: &mut EventOps<'_>) {
         let tokens: Vec<u32> = self.registry.by_token.iter().filter(|(_, r)| r.always).map(|(t, _)| *t).collect();
@@ -167,6 +182,7 @@ impl MutEventSubscriber for Seat {
             return;
         }
         self.task.start(&mut Watcher { registry: &mut self.registry, ops });
+        self.silence_if_failed(ops);
     }
 
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
@@ -185,6 +201,7 @@ impl MutEventSubscriber for Seat {
                 self.task.event(token, ready, &mut Watcher { registry: &mut self.registry, ops });
             }
         }
+        self.silence_if_failed(ops);
     }
 }
 
