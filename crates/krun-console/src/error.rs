@@ -85,7 +85,7 @@ pub enum Error {
         waited: Duration,
     },
 
-    /// The console device was dropped.
-    #[error("the console device no longer exists; its output can no longer be waited for")]
+    /// The console device was dropped, or has failed and waits for its driver's reset.
+    #[error("the console device is gone or has failed; its output can no longer be waited for")]
     Gone,
 }

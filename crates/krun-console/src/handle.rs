@@ -26,7 +26,7 @@ pub(crate) enum Phase {
     Idle,
     /// On a thread, or between two of them.
     Active,
-    /// Dropped.
+    /// Dropped, or out of service until the driver resets it.
     Gone,
 }
 
@@ -155,7 +155,8 @@ impl ConsoleHandle {
     /// [`status`](Self::status). While the device is paused, output waits in the guest, and so does this call.
     ///
     /// # Errors
-    /// [`Error::FlushTimeout`] if a reader was too slow, [`Error::Gone`] if the device was dropped.
+    /// [`Error::FlushTimeout`] if a reader was too slow, [`Error::Gone`] if the device was dropped, or has failed and
+    /// waits for its driver's reset.
     pub fn flush(&self, timeout: Option<Duration>) -> Result<(), Error> {
         let begin = Instant::now();
         let mut board = self.0.board();
@@ -197,7 +198,7 @@ impl ConsoleHandle {
     /// Waits until `condition` holds for a port, and says whether it did before `timeout` was over.
     ///
     /// # Errors
-    /// [`Error::NoSuchPort`], or [`Error::Gone`] if the device was dropped first.
+    /// [`Error::NoSuchPort`], or [`Error::Gone`] if the device was dropped or failed first.
     pub fn wait_until(
         &self,
         port: usize,

@@ -325,6 +325,11 @@ impl Worker for ConsoleWorker {
 
     // Nothing to quiesce: no chain outlives the call that popped it.
 
+    fn failed(&mut self) {
+        self.shared.board().phase = Phase::Gone;
+        self.shared.announce();
+    }
+
     fn reset(&mut self) {
         let ports = &self.ports;
         self.protocol.reset(|at| ports.get(at).map_or(HostSide::Open, PortIo::host_side));

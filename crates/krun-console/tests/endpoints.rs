@@ -12,7 +12,7 @@ mod guest;
 mod terminal;
 
 use guest::{Guest, pattern};
-use krun_console::{Console, Input, Output, Port, Side};
+use krun_console::{Console, Error, Input, Output, Port, Side};
 use krun_virtio::{Sink, Source};
 use std::io::{self, Read, Write};
 use std::os::fd::BorrowedFd;
@@ -110,6 +110,55 @@ fn ends_that_could_never_go_on_are_given_up() {
     let status = handle.status(1).unwrap();
     assert!(matches!((status.input, status.output), (Side::Failed(_), Side::Failed(_))));
     assert_eq!(status.lost, 4);
+}
+
+/// Panics the first time it is called.
+struct Buggy {
+    called: bool,
+    inner: Taker,
+}
+
+impl Buggy {
+    fn call(&mut self) {
+        assert!(std::mem::replace(&mut self.called, true), "a bug of the program");
+    }
+}
+
+impl Output for Buggy {
+    fn write(&mut self, from: &mut dyn Source) -> io::Result<usize> {
+        self.call();
+        self.inner.write(from)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+impl Input for Buggy {
+    fn read(&mut self, _into: &mut dyn Sink) -> io::Result<usize> {
+        self.call();
+        Ok(0)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_device_that_has_failed() {
+    let taker = Taker::default();
+    let port = Port::named("out").output(Buggy { called: false, inner: taker });
+    let console = Console::new(vec![Port::console(), port]).unwrap();
+    let handle = console.handle();
+    let mut guest = Guest::threaded(console);
+    guest.open(1);
+    guest.write(1, b"boom");
+    assert!(matches!(handle.flush(Some(Duration::from_secs(10))), Err(Error::Gone)));
+    assert!(guest.driver.needs_reset());
+    guest.initialise();
+    handle.flush(Some(Duration::from_secs(10))).unwrap();
 }
 
 #[test]

@@ -10,7 +10,8 @@
 mod guest;
 
 use guest::{Guest, pattern};
-use krun_console::{Console, ConsoleHandle, Error, Port, PortEvent};
+use krun_console::{Console, ConsoleHandle, Error, Port, PortEvent, Side};
+use krun_virtio::mmio::registers;
 use krun_virtio::testing::Request;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -243,6 +244,21 @@ fn flush_waits_for_the_last_byte() {
     echo.handle.flush(None).unwrap();
     drop(echo.guest);
     assert!(matches!(echo.handle.flush(None), Err(Error::Gone)));
+}
+
+#[test]
+fn flush_does_not_wait_for_a_driver_that_took_its_queues_away() {
+    let mut echo = echo();
+    for queue in 0..8 {
+        echo.guest.driver.write(registers::QUEUE_SEL, queue);
+        echo.guest.driver.write(registers::QUEUE_READY, 0);
+    }
+    echo.handle.flush(Some(LONG)).unwrap();
+    // And the host is heard.
+    echo.handle.close(2).unwrap();
+    assert!(echo.handle.wait_until(2, LONG, |status| matches!(status.output, Side::Ended)).unwrap());
+    echo.guest.initialise();
+    assert_eq!(echo.guest.ports.len(), 2);
 }
 
 /// A console whose reader does not read, with room for 10,000 bytes.

@@ -52,10 +52,6 @@ impl Queues {
         self.first..self.first.saturating_add(count)
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.slots.iter().all(Option::is_none)
-    }
-
     /// Puts a queue into its place. `false` if it has none here.
     pub(crate) fn put(&mut self, queue: VirtQueue) -> bool {
         match self.slot(queue.index()).and_then(|slot| self.slots.get_mut(slot)) {

@@ -71,6 +71,10 @@ impl Task {
         if let Some(session) = &self.session {
             session.interrupt.needs_reset();
         }
+        let worker = &mut *self.worker;
+        if catch_unwind(AssertUnwindSafe(|| worker.failed())).is_err() {
+            tracing::error!(queues = ?self.queues.range(), "worker panicked in its last word");
+        }
     }
 
     /// Calls the worker, if it is in service. A panic ends here.
@@ -158,9 +162,10 @@ impl Task {
         }
     }
 
-    /// Whether it has nothing to do.
+    /// Whether it has nothing to do. One whose driver has taken all its queues away still has a session, and answers
+    /// its host until the reset.
     pub(crate) fn idle(&self) -> bool {
-        self.queues.is_empty()
+        self.session.is_none()
     }
 
     pub(crate) fn queue_state(&mut self, index: u16) -> Option<virtio_queue::QueueState> {

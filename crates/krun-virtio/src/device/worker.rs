@@ -110,6 +110,10 @@ pub trait Worker: Send {
         let _ = cx;
     }
 
+    /// It panicked, or could not start: nothing but [`Worker::reset`] is called any more. Whoever waits for it on the
+    /// host must learn that here.
+    fn failed(&mut self) {}
+
     /// The driver reset the device: session state as new, host resources (ports, sockets, files) stay.
     fn reset(&mut self) {}
 
