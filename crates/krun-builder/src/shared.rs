@@ -37,10 +37,19 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Inbox {
     messages: Vec<Message>,
-    /// Whether the command runs.
-    running: bool,
+    command: Stage,
     killed: bool,
     status: Option<ExitStatus>,
+}
+
+/// Where the command is. It only goes forward: what is heard late does not bring it back.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Stage {
+    #[default]
+    Starting,
+    Running,
+    /// It has ended, or the guest has.
+    Over,
 }
 
 impl Shared {
@@ -61,7 +70,7 @@ impl Shared {
 
     /// Sends what only a running command can take.
     pub(crate) fn send_to_command(&self, action: &'static str, message: Message) -> Result<(), Error> {
-        if !self.lock().running {
+        if self.lock().command != Stage::Running {
             return Err(Error::NotRunning { action });
         }
         self.send(message);
@@ -80,14 +89,25 @@ impl Shared {
         self.lock().killed
     }
 
-    pub(crate) fn set_running(&self, running: bool) {
-        self.lock().running = running;
+    /// The command runs, unless it is over already.
+    pub(crate) fn command_runs(&self) {
+        self.advance(Stage::Running);
+    }
+
+    /// The command does not run any more: nothing can be sent to it, however long its output takes.
+    pub(crate) fn command_is_over(&self) {
+        self.advance(Stage::Over);
+    }
+
+    fn advance(&self, stage: Stage) {
+        let command = &mut self.lock().command;
+        *command = stage.max(*command);
     }
 
     /// The VM has ended.
     pub(crate) fn end(&self, status: ExitStatus) {
         let mut inbox = self.lock();
-        inbox.running = false;
+        inbox.command = Stage::Over;
         inbox.status = Some(status);
         raise(&self.done);
         self.ended.notify_all();
@@ -139,8 +159,11 @@ mod tests {
         let shared = Shared::new().unwrap();
         let send = || shared.send_to_command("signal it", Message::Signal(2));
         assert!(matches!(send(), Err(Error::NotRunning { .. })));
-        shared.set_running(true);
+        shared.command_runs();
         send().unwrap();
+        shared.command_is_over();
+        shared.command_runs();
+        assert!(send().is_err());
         shared.end(ExitStatus::Exited(3));
         assert!(send().is_err());
         assert_eq!(shared.wait(), ExitStatus::Exited(3));

@@ -73,6 +73,7 @@ impl Supervisor {
                 left = Some(Ok(Stop::Shutdown));
             }
             if left.is_some() {
+                self.shared.command_is_over();
                 // Whatever is still on its way through the console device: the exit code may be among it.
                 self.flush();
             }
@@ -118,10 +119,10 @@ impl Supervisor {
         let heard = control.pump(|event| {
             tracing::debug!(?event, "the guest's init reports");
             match event {
-                Event::Started { .. } => shared.set_running(true),
+                Event::Started { .. } => shared.command_runs(),
                 Event::Failed(failure) => verdict.command_ended(ExitStatus::InitFailed(failure)),
                 Event::Exited(exit) => {
-                    shared.set_running(false);
+                    shared.command_is_over();
                     verdict.command_ended(match exit {
                         Exit::Code(code) => ExitStatus::Exited(code),
                         Exit::Signal(signal) => ExitStatus::Signaled(signal.into()),
@@ -180,6 +181,7 @@ impl Supervisor {
 
     /// Stops the vCPUs, brings all output to its readers (unless nobody waits for it), and takes the machine apart.
     fn stop(&mut self, with_output: bool) {
+        self.shared.command_is_over();
         let machine = self.machine.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(machine) = &machine {
             machine.stop_vcpus();

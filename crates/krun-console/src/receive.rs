@@ -160,4 +160,9 @@ impl Receiver {
     pub(crate) fn start(&mut self) {
         self.interest.forget();
     }
+
+    /// The driver has reset the device. Only a panic leaves chains here: they are of rings that are no more.
+    pub(crate) fn reset(&mut self) {
+        self.chains.clear();
+    }
 }

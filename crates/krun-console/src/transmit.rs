@@ -341,6 +341,8 @@ impl Transmitter {
     /// The driver has reset the device: a chain that was half taken will not come again.
     pub(crate) fn reset(&mut self) {
         self.offset = 0;
+        // Only a panic leaves chains here. They are of rings that are no more.
+        self.chains.clear();
     }
 
     /// What a snapshot has to keep: bytes taken of the next chain, and bytes the host has not taken yet.

@@ -340,6 +340,7 @@ impl Worker for ConsoleWorker {
         drop(board);
         for at in 0..self.ports.len() {
             if let Some(port) = self.ports.get_mut(at) {
+                port.receive.reset();
                 port.transmit.reset();
                 port.more = false;
             }

@@ -162,6 +162,33 @@ fn nobody_waits_for_a_device_that_has_failed() {
 }
 
 #[test]
+fn a_panic_in_an_end_leaves_nothing_to_the_next_driver() {
+    let taker = Taker::default();
+    let console = Console::new(vec![
+        Port::console(),
+        Port::named("out").output(Buggy { called: false, inner: taker.clone() }),
+        Port::named("in").input(Buggy { called: false, inner: Taker::default() }),
+    ]);
+    let mut guest = Guest::new(console.unwrap());
+    guest.open(1);
+    guest.write(1, b"of a driver that has gone");
+    assert!(guest.driver.needs_reset());
+    guest.initialise();
+    guest.open(1);
+    guest.write(1, b"news");
+    assert_eq!(guest.taken(1), 1);
+    assert_eq!(*taker.0.lock().unwrap(), b"news");
+    guest.open(2);
+    guest.driver.turn();
+    assert!(guest.driver.needs_reset());
+    // The input has ended: every buffer goes back to the queue, and none of the driver's before.
+    guest.initialise();
+    guest.open(2);
+    assert_eq!(guest.read(2), b"");
+    assert!(!guest.driver.needs_reset());
+}
+
+#[test]
 fn one_terminal_is_input_output_and_error() {
     let (mut master, slave) = terminal();
     let again = || slave.try_clone().unwrap();
