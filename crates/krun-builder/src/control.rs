@@ -10,6 +10,9 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
+/// Most reads in one go: a guest that never stops talking must not keep its listener from everything else.
+const READS: usize = 32;
+
 /// Our end.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -46,27 +49,50 @@ impl Control {
         self.socket.as_ref().map(|socket| (socket.as_fd(), wanted))
     }
 
-    /// Sends and receives what can be without waiting; hands each event to `told`.
+    /// Sends and receives what can be without waiting, up to a limit; hands each event to `told`. Whether there may be
+    /// more.
     ///
     /// # Errors
     ///
     /// The guest spoke nonsense, and is not listened to any more.
-    pub(crate) fn pump(&mut self, mut told: impl FnMut(Event)) -> Result<(), GuestFault> {
+    pub(crate) fn pump(&mut self, mut told: impl FnMut(Event)) -> Result<bool, GuestFault> {
         let mut buffer = [0; 4096];
-        loop {
+        for _ in 0..READS {
             self.send();
-            let Some(socket) = &self.socket else { return Ok(()) };
+            let Some(socket) = &self.socket else { return Ok(false) };
             match rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT) {
                 Ok((0, _)) => self.close().into_iter().for_each(&mut told),
-                Ok((count, _)) => self.receive(buffer.get(..count).unwrap_or_default(), &mut told)?,
+                Ok((count, _)) => {
+                    if let Err(fault) = self.receive(buffer.get(..count).unwrap_or_default(), &mut told) {
+                        self.hang_up();
+                        return Err(fault);
+                    }
+                }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return Ok(()),
+                Err(Errno::AGAIN) => return Ok(false),
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the guest's control channel");
                     self.close();
                 }
             }
         }
+        Ok(true)
+    }
+
+    /// Whether the guest has said all that it is listened to for.
+    pub(crate) fn is_over(&self) -> bool {
+        self.host.is_over()
+    }
+
+    /// Ends the conversation from this side: what the guest still sends fails at once, instead of waiting for somebody
+    /// to read it. Closing our descriptor is not enough, as the console's listener has a duplicate.
+    pub(crate) fn hang_up(&mut self) {
+        if let Some(socket) = &self.socket
+            && let Err(error) = rustix::net::shutdown(socket, Shutdown::Both)
+        {
+            tracing::warn!(%error, "cannot hang up on the guest's control channel");
+        }
+        self.close();
     }
 
     fn receive(&mut self, mut bytes: &[u8], told: &mut impl FnMut(Event)) -> Result<(), GuestFault> {
@@ -155,7 +181,7 @@ mod tests {
 
     fn events(control: &mut Control) -> Result<Vec<Event>, GuestFault> {
         let mut events = Vec::new();
-        control.pump(|event| events.push(event)).map(|()| events)
+        control.pump(|event| events.push(event)).map(|_| events)
     }
 
     #[test]
@@ -201,8 +227,26 @@ mod tests {
     fn nonsense_ends_it() {
         use std::io::Write as _;
         let (mut control, mut guest) = pair();
+        let _closer = control.closer().unwrap();
         guest.write_all(&[0xff; 64]).unwrap();
         assert!(events(&mut control).is_err());
+        assert!(control.interest().is_none());
+        // Nobody reads on, and nobody waits for it.
+        assert_eq!(guest.write_all(&[0; 1 << 20]).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_guest_that_never_stops_talking_is_interrupted() {
+        use std::io::Write as _;
+        let (mut control, mut guest) = pair();
+        guest.write_all(&encode(ToHost::Hello(Hello { features: 0 }))).unwrap();
+        guest.write_all(&encode(ToHost::Started(Started { pid: 7 }))).unwrap();
+        guest.write_all(&encode(ToHost::Exited(krun_init::protocol::Exit::Code(3)))).unwrap();
+        // As much as the socket takes, which is more than one go.
+        while guest.write(&[0; 16 << 10]).is_ok() {}
+        assert_eq!(control.pump(|_| {}), Ok(true));
+        assert!(control.is_over());
+        assert_eq!(control.pump(|_| {}), Ok(false));
     }
 
     #[test]

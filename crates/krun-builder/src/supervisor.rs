@@ -74,10 +74,10 @@ impl Supervisor {
             }
             if left.is_some() {
                 self.shared.command_is_over();
-                // Whatever is still on its way through the console device: the exit code may be among it.
-                self.flush();
-            }
-            if let Err(status) = self.listen(&mut verdict) {
+                if let Err(status) = self.hear_out(&mut verdict) {
+                    return status;
+                }
+            } else if let Err(status) = self.listen(&mut verdict) {
                 return status;
             }
             if let Some(why) = left {
@@ -112,9 +112,28 @@ impl Supervisor {
         machine.as_ref().is_some_and(|machine| watch.look(machine))
     }
 
-    /// Hears what init has to say.
-    fn listen(&mut self, verdict: &mut Verdict) -> Result<(), ExitStatus> {
-        let Some(control) = &mut self.control else { return Ok(()) };
+    /// Hears what is still on its way through the console device: the exit code may be among it. The guest runs no more.
+    fn hear_out(&mut self, verdict: &mut Verdict) -> Result<(), ExitStatus> {
+        let patience = Instant::now() + GRACE;
+        loop {
+            // Not before the control channel: all output waits for its reader, and that channel's is this thread.
+            let flushed = self.flush_step();
+            let more = self.listen(verdict)?;
+            let is_late = Instant::now() >= patience;
+            if let Some(control) = &mut self.control
+                && (control.is_over() || is_late)
+            {
+                control.hang_up();
+            }
+            if flushed && (!more || is_late) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hears what init has to say, and whether there may be more.
+    fn listen(&mut self, verdict: &mut Verdict) -> Result<bool, ExitStatus> {
+        let Some(control) = &mut self.control else { return Ok(false) };
         let shared = &self.shared;
         let heard = control.pump(|event| {
             tracing::debug!(?event, "the guest's init reports");
@@ -190,23 +209,27 @@ impl Supervisor {
                 tracing::warn!(%error, "output of the guest may be lost");
             }
         }
+        // Nobody listens any more.
+        self.with_control(Control::hang_up);
         if with_output {
-            self.flush();
+            while !self.flush_step() {}
             if let Some(serial) = &self.serial {
                 serial.drain(None, borrow(&self.shared.killed));
             }
         }
     }
 
-    /// Waits until everything that the guest has written is with its readers, or nobody wants to wait any more.
-    fn flush(&self) {
-        let Some(console) = &self.console else { return };
-        while let Err(error) = console.flush(Some(FLUSH_STEP)) {
-            if self.shared.is_killed() || !matches!(error, krun_console::Error::FlushTimeout { .. }) {
-                tracing::debug!(%error, "output of the guest is given up");
-                return;
-            }
+    /// Waits a moment for everything that the guest has written to be with its readers. Whether the wait is over: it is
+    /// there, or nobody wants to wait any more.
+    fn flush_step(&self) -> bool {
+        let Some(console) = &self.console else { return true };
+        let Err(error) = console.flush(Some(FLUSH_STEP)) else { return true };
+        let is_late = matches!(error, krun_console::Error::FlushTimeout { .. });
+        let is_over = self.shared.is_killed() || !is_late;
+        if is_over {
+            tracing::debug!(%error, "output of the guest is given up");
         }
+        is_over
     }
 }
 
@@ -254,3 +277,6 @@ impl Drop for End<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
