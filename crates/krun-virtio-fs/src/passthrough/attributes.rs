@@ -66,7 +66,12 @@ impl PassthroughFs {
         }
         if change.atime.is_some() || change.mtime.is_some() {
             let times = Timestamps { last_access: timespec(change.atime), last_modification: timespec(change.mtime) };
-            rustix::fs::utimensat(&self.proc_fd, ProcFd::name(inode.as_fd()).as_c_str(), &times, AtFlags::empty())?;
+            rustix::fs::utimensat(
+                self.proc_fd.dir()?,
+                ProcFd::name(inode.as_fd()).as_c_str(),
+                &times,
+                AtFlags::empty(),
+            )?;
         }
         self.attributes(&inode)
     }
@@ -76,7 +81,7 @@ impl PassthroughFs {
             return Err(Errno::OPNOTSUPP);
         }
         let mode = Mode::from_raw_mode(mode & 0o7777);
-        Ok(rustix::fs::chmodat(&self.proc_fd, ProcFd::name(inode.as_fd()).as_c_str(), mode, AtFlags::empty())?)
+        Ok(rustix::fs::chmodat(self.proc_fd.dir()?, ProcFd::name(inode.as_fd()).as_c_str(), mode, AtFlags::empty())?)
     }
 
     fn truncate(

@@ -157,6 +157,10 @@ impl PassthroughBuilder {
 
     /// Opens the directory.
     ///
+    /// Build it in the process that serves, not in one that forks before: files are opened by their numbers in
+    /// `/proc/self/fd`, which is opened here. A child of this process answers `EIO` to what needs it. Threads that serve
+    /// must share the process's table of descriptors (no `unshare(CLONE_FILES)`).
+    ///
     /// # Errors
     /// [`Error::OpenRoot`], [`Error::RootOnProc`], [`Error::ProcSelfFd`].
     pub fn build(self) -> Result<PassthroughFs, Error> {

@@ -2,11 +2,11 @@
 //! thread alone.
 
 use std::cell::Cell;
-use std::os::fd::BorrowedFd;
 
 use rustix::fs::Mode;
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::procfd::ProcFd;
 use super::sys;
 use crate::errno::Errno;
 use crate::types::Request;
@@ -30,8 +30,8 @@ impl Base {
 thread_local! {
     /// Found out at the first request that a thread serves.
     static BASE: Cell<Option<Base>> = const { Cell::new(None) };
-    /// The thread works in `/proc/self/fd`.
-    static AT_HOME: Cell<bool> = const { Cell::new(false) };
+    /// The [identity](ProcFd::identity) of the `/proc/self/fd` that the thread works in.
+    static AT_HOME: Cell<Option<(u64, u64)>> = const { Cell::new(None) };
     /// The umask that is set, if the thread has one of its own.
     static UMASK: Cell<Option<u32>> = const { Cell::new(None) };
 }
@@ -53,11 +53,14 @@ fn base() -> Result<Base, Errno> {
 }
 
 /// Makes `/proc/self/fd` the thread's own working directory. Whether it is: some sandboxes deny it.
-pub(super) fn work_in(proc_fd: BorrowedFd<'_>) -> bool {
-    if !AT_HOME.get() && base().is_ok_and(|base| base.private_fs) {
-        AT_HOME.set(rustix::process::fchdir(proc_fd).is_ok());
+pub(super) fn work_in(proc_fd: &ProcFd) -> Result<bool, Errno> {
+    // Asked first: a thread of a child process remembers, and works in, the directory of its parent.
+    let dir = proc_fd.dir()?;
+    let home = Some(proc_fd.identity());
+    if AT_HOME.get() != home && base().is_ok_and(|base| base.private_fs) && rustix::process::fchdir(dir).is_ok() {
+        AT_HOME.set(home);
     }
-    AT_HOME.get()
+    Ok(AT_HOME.get() == home)
 }
 
 /// Sets the effective capabilities of the thread.

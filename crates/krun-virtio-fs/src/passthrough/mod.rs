@@ -96,7 +96,7 @@ impl PassthroughFs {
 
 impl FileSystem for PassthroughFs {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        vec![self.proc_fd.as_fd(), self.inodes.root().as_fd()]
+        vec![self.proc_fd.pinned(), self.inodes.root().as_fd()]
     }
 
     fn init(&self, capable: InitFlags) -> InitFlags {

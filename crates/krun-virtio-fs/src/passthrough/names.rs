@@ -106,7 +106,7 @@ impl PassthroughFs {
         }
         // Follows the magic link to the pinned file and, if that is a symbolic link, not a step further.
         let old = ProcFd::name(inode.as_fd());
-        rustix::fs::linkat(&self.proc_fd, old.as_c_str(), dir.as_fd(), name, AtFlags::SYMLINK_FOLLOW)?;
+        rustix::fs::linkat(self.proc_fd.dir()?, old.as_c_str(), dir.as_fd(), name, AtFlags::SYMLINK_FOLLOW)?;
         self.look_up_made(&dir, name)
     }
 

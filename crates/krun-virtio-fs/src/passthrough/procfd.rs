@@ -5,12 +5,21 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC};
 
+use super::sys::Birthplace;
 use crate::errno::Errno;
 use crate::error::Error;
 
 /// The directory `/proc/self/fd`, opened once: what is mounted over `/proc` later does not matter.
+///
+/// It is that of the process which opened it. In a child of that process, its numbers would mean the parent's files, so
+/// there it is of no use: `EIO`.
 #[derive(Debug)]
-pub(super) struct ProcFd(OwnedFd);
+pub(super) struct ProcFd {
+    dir: OwnedFd,
+    /// Device and inode number of the directory: they differ from process to process.
+    identity: (u64, u64),
+    opened_in: Birthplace,
+}
 
 impl ProcFd {
     pub(super) fn open() -> Result<Self, Error> {
@@ -21,7 +30,23 @@ impl ProcFd {
         if stat.f_type != PROC_SUPER_MAGIC {
             return Err(wrap(std::io::Error::other("what is mounted there is not procfs")));
         }
-        Ok(Self(dir))
+        let stat = rustix::fs::fstat(&dir).map_err(|e| wrap(e.into()))?;
+        Ok(Self { dir, identity: (stat.st_dev, stat.st_ino), opened_in: Birthplace::here().map_err(wrap)? })
+    }
+
+    /// The directory, which is to stay open.
+    pub(super) fn pinned(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// The directory, in the process whose files it names.
+    pub(super) fn dir(&self) -> Result<BorrowedFd<'_>, Errno> {
+        if self.opened_in.is_here() { Ok(self.dir.as_fd()) } else { Err(Errno::IO) }
+    }
+
+    /// What tells it from the directories of other processes.
+    pub(super) fn identity(&self) -> (u64, u64) {
+        self.identity
     }
 
     /// The name of a descriptor in this directory.
@@ -39,13 +64,7 @@ impl ProcFd {
     pub(super) fn reopen(&self, fd: BorrowedFd<'_>, flags: OFlags) -> Result<OwnedFd, Errno> {
         // The magic link leads to the very file, whatever its name is now. NONBLOCK is for leases of host processes.
         let flags = flags | OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
-        Ok(rustix::fs::openat(&self.0, Self::name(fd).as_c_str(), flags, Mode::empty())?)
-    }
-}
-
-impl AsFd for ProcFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        Ok(rustix::fs::openat(self.dir()?, Self::name(fd).as_c_str(), flags, Mode::empty())?)
     }
 }
 
@@ -78,6 +97,7 @@ impl FdName {
 
 #[cfg(test)]
 mod tests {
+    use super::super::sys;
     use super::*;
 
     #[test]
@@ -100,5 +120,18 @@ mod tests {
         let again = ProcFd::open().expect("procfs").reopen(pinned.as_fd(), OFlags::RDONLY).expect("reopen");
         let text = std::io::read_to_string(std::fs::File::from(again)).expect("read");
         assert_eq!(text, "inside");
+    }
+    #[test]
+    fn a_child_does_not_open_files_of_its_parent() {
+        let proc_fd = ProcFd::open().expect("procfs");
+        let file = tempfile::tempfile().expect("a file");
+        let refused = sys::in_a_child(|| {
+            // The next descriptor's number means nothing to the parent, or something else.
+            rustix::io::dup(&file).is_ok_and(|own| proc_fd.reopen(own.as_fd(), OFlags::RDONLY).err() == Some(Errno::IO))
+                && proc_fd.reopen(file.as_fd(), OFlags::RDONLY).err() == Some(Errno::IO)
+        });
+        assert!(refused);
+        assert!(proc_fd.reopen(file.as_fd(), OFlags::RDONLY).is_ok());
+        assert!(sys::in_a_child(|| ProcFd::open().is_ok_and(|own| own.reopen(file.as_fd(), OFlags::RDONLY).is_ok())));
     }
 }

@@ -1,13 +1,16 @@
 //! System calls that no safe wrapper exists for.
 #![expect(unsafe_code, reason = "raw system calls on descriptors that are borrowed for the call")]
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::errno::Errno;
 use crate::types::{Lock, LockKind};
 
 fn check(result: libc::c_long) -> Result<usize, Errno> {
-    usize::try_from(result).map_err(|_| std::io::Error::last_os_error().into())
+    usize::try_from(result).map_err(|_| io::Error::last_os_error().into())
 }
 
 /// `close(2)`, with its error, which dropping a descriptor swallows.
@@ -96,4 +99,84 @@ pub(super) fn ofd_get_lock(file: BorrowedFd<'_>, lock: &Lock) -> Result<Lock, Er
     };
     // Process numbers of the host mean nothing to the guest.
     Ok(Lock { kind, start, end, pid: 0 })
+}
+
+/// Tells the process that made it from its children, which have copies.
+///
+/// The kernel wipes its page in a child (`MADV_WIPEONFORK`, Linux 4.14); so even a child that has the same number in a
+/// PID namespace of its own finds out. Where the kernel does not know this, the number alone tells.
+#[derive(Debug)]
+pub(super) struct Birthplace(NonNull<AtomicU32>);
+
+// SAFETY: it owns its page, which is only ever read and written as an atomic number.
+unsafe impl Send for Birthplace {}
+// SAFETY: as above.
+unsafe impl Sync for Birthplace {}
+
+impl Birthplace {
+    /// The kernel rounds it up to a page.
+    const SIZE: usize = size_of::<AtomicU32>();
+
+    pub(super) fn here() -> io::Result<Self> {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: asks for new memory, at a place of the kernel's choice.
+        let page = unsafe { libc::mmap(std::ptr::null_mut(), Self::SIZE, access, kind, -1, 0) };
+        if page == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let this = Self(NonNull::new(page.cast()).ok_or(io::ErrorKind::OutOfMemory)?);
+        // SAFETY: our own page. The advice changes nothing in this process.
+        let _ = unsafe { libc::madvise(page, Self::SIZE, libc::MADV_WIPEONFORK) };
+        this.number().store(std::process::id(), Ordering::Relaxed);
+        Ok(this)
+    }
+
+    fn number(&self) -> &AtomicU32 {
+        // SAFETY: a page that is mapped, aligned and readable and writable as long as `self` lives.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// Whether this is the process that made it.
+    pub(super) fn is_here(&self) -> bool {
+        self.number().load(Ordering::Relaxed) == std::process::id()
+    }
+}
+
+impl Drop for Birthplace {
+    fn drop(&mut self) {
+        // SAFETY: the page that `here` mapped, which nobody else knows; no borrow of it is left.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), Self::SIZE) };
+    }
+}
+
+/// What `probe` says in a child of this process. It must not allocate: other threads' locks stay as they were.
+#[cfg(test)]
+pub(super) fn in_a_child(probe: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child makes system calls only, and ends without running any destructor of its parent.
+    unsafe {
+        let child = libc::fork();
+        assert!(child >= 0, "fork: {}", io::Error::last_os_error());
+        if child == 0 {
+            libc::_exit(i32::from(!probe()));
+        }
+        let mut status = 0;
+        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+        status == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn children_are_elsewhere() {
+        let place = Birthplace::here().expect("memory");
+        assert!(place.is_here());
+        assert!(in_a_child(|| !place.is_here()));
+        assert!(in_a_child(|| Birthplace::here().is_ok_and(|place| place.is_here())));
+        // Whatever the child's number is.
+        assert!(in_a_child(|| place.number().load(Ordering::Relaxed) == 0), "unless the kernel is older than 4.14");
+        assert!(place.is_here());
+    }
 }

@@ -39,31 +39,31 @@ impl PassthroughFs {
     }
 
     /// Where the thread finds the file that is pinned.
-    fn name_of(&self, inode: &Inode) -> FdName {
-        if work_in(self.proc_fd.as_fd()) { ProcFd::name(inode.as_fd()) } else { ProcFd::path(inode.as_fd()) }
+    fn name_of(&self, inode: &Inode) -> Result<FdName, Errno> {
+        Ok(if work_in(&self.proc_fd)? { ProcFd::name(inode.as_fd()) } else { ProcFd::path(inode.as_fd()) })
     }
 
     pub(super) fn get_xattr(&self, inode: &Inode, name: &CStr, value: &mut [u8]) -> FsResult<usize> {
         self.admit_xattr(name)?;
-        Ok(rustix::fs::getxattr(self.name_of(inode).as_c_str(), name, value)?)
+        Ok(rustix::fs::getxattr(self.name_of(inode)?.as_c_str(), name, value)?)
     }
 
     pub(super) fn set_xattr(&self, inode: &Inode, name: &CStr, value: &[u8], flags: u32) -> FsResult<()> {
         self.admit_xattr(name)?;
         let flags = XattrFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-        Ok(rustix::fs::setxattr(self.name_of(inode).as_c_str(), name, value, flags)?)
+        Ok(rustix::fs::setxattr(self.name_of(inode)?.as_c_str(), name, value, flags)?)
     }
 
     pub(super) fn remove_xattr(&self, inode: &Inode, name: &CStr) -> FsResult<()> {
         self.admit_xattr(name)?;
-        Ok(rustix::fs::removexattr(self.name_of(inode).as_c_str(), name)?)
+        Ok(rustix::fs::removexattr(self.name_of(inode)?.as_c_str(), name)?)
     }
 
     pub(super) fn list_xattrs(&self, inode: &Inode, names: &mut [u8]) -> FsResult<usize> {
         if self.xattrs == Xattrs::None {
             return Err(Errno::NOSYS.into());
         }
-        let path = self.name_of(inode);
+        let path = self.name_of(inode)?;
         let mut small = [0; 512];
         match rustix::fs::listxattr(path.as_c_str(), &mut small[..]) {
             Ok(length) => self.admitted_names(small.get(..length).unwrap_or_default(), names),
@@ -104,7 +104,7 @@ mod tests {
         let before = std::env::current_dir().expect("a working directory");
         let serve = || {
             let root = fs.inodes.get(NodeId::ROOT).expect("the root");
-            let name = fs.name_of(&root);
+            let name = fs.name_of(&root).expect("its own process");
             let found = std::fs::read_link(std::path::Path::new(name.as_c_str().to_str().expect("digits")));
             (name.as_c_str().to_bytes().starts_with(b"/"), found.expect("a link"))
         };
