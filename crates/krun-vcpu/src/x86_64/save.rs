@@ -26,6 +26,10 @@ impl Vcpu {
         let mp_state = fd.get_mp_state().map_err(Error::kvm("tell a vCPU's MP state"))?;
         let cpuid =
             fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("tell a vCPU's CPUID leaves"))?.as_slice().to_vec();
+        // Before the local APIC: time goes on meanwhile, and KVM may deliver the timer's interrupt to the APIC and clear
+        // IA32_TSC_DEADLINE at any moment. In this order a deadline that passes in between is saved as well as its
+        // interrupt, and the guest gets at worst one too many; in the other order it would be in neither, and be lost.
+        let msrs = self.read_msrs(&self.vm().kvm.msr_indices()?)?;
         let lapic = match self.vm().irqchip {
             Irqchip::None => None,
             _ => Some(fd.get_lapic().map_err(Error::kvm("tell a vCPU's local APIC"))?),
@@ -42,7 +46,7 @@ impl Vcpu {
             xcrs: fd.get_xcrs().map_err(Error::kvm("tell a vCPU's extended control registers"))?,
             debug_regs: fd.get_debug_regs().map_err(Error::kvm("tell a vCPU's debug registers"))?,
             lapic,
-            msrs: self.read_msrs(&self.vm().kvm.msr_indices()?)?,
+            msrs,
             events: fd.get_vcpu_events().map_err(Error::kvm("tell a vCPU's pending events"))?,
         })
     }
