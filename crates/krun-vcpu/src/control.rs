@@ -64,6 +64,8 @@ struct Member {
     handle: VcpuHandle,
     phase: Phase,
     thread: Option<ThreadId>,
+    /// Its handler is inside [`Controller::pause`], waiting for the others.
+    pausing: bool,
     /// The present task is still to be done.
     owes_task: bool,
 }
@@ -116,6 +118,13 @@ impl State {
     fn kick_all(&self) {
         self.members.values().filter(|member| member.phase == Phase::Running).for_each(|member| member.handle.kick());
     }
+
+    /// Marks the vCPU whose handler this thread is in, and tells whether there is one.
+    fn set_pausing(&mut self, thread: ThreadId, pausing: bool) -> bool {
+        let member =
+            self.members.values_mut().find(|member| member.phase == Phase::Running && member.thread == Some(thread));
+        member.map(|member| member.pausing = pausing).is_some()
+    }
 }
 
 impl Controller {
@@ -129,7 +138,8 @@ impl Controller {
         let mut state = self.shared.lock();
         let key = state.next_key;
         state.next_key += 1;
-        let member = Member { handle: vcpu.handle(), phase: Phase::Outside, thread: None, owes_task: false };
+        let member =
+            Member { handle: vcpu.handle(), phase: Phase::Outside, thread: None, pausing: false, owes_task: false };
         state.members.insert(key, member);
         Enrolled { vcpu, key, shared: Arc::clone(&self.shared) }
     }
@@ -137,7 +147,8 @@ impl Controller {
     /// Gets all vCPUs out of the guest and keeps them out. When this returns, none executes guest code or a handler, and
     /// those that come to [`Enrolled::run`] later wait.
     ///
-    /// Called by a handler, it does not wait for the vCPU it was called on, which parks once the handler returns.
+    /// Called by a handler, it does not wait for the vCPU it was called on, which parks once the handler returns; nor for
+    /// vCPUs whose handlers are in this same call, as they would wait for each other for ever.
     pub fn pause(&self) {
         let me = thread::current().id();
         let mut state = self.shared.lock();
@@ -145,11 +156,19 @@ impl Controller {
             state.mode = Mode::Paused;
             state.kick_all();
         }
-        while state.mode == Mode::Paused
-            && state.members.values().any(|member| member.phase == Phase::Running && member.thread != Some(me))
-        {
+        let in_handler = state.set_pausing(me, true);
+        if in_handler {
+            // Another handler may be waiting for this one.
+            self.shared.changed.notify_all();
+        }
+        // A thread that is no vCPU's waits for all: they park once their handlers return.
+        let awaited = |member: &Member| {
+            member.phase == Phase::Running && member.thread != Some(me) && !(in_handler && member.pausing)
+        };
+        while state.mode == Mode::Paused && state.members.values().any(awaited) {
             state = self.shared.wait(state);
         }
+        state.set_pausing(me, false);
     }
 
     /// Lets the vCPUs run on. Each tells its guest first that it was paused (`KVM_KVMCLOCK_CTRL`), so that its watchdogs

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -201,4 +201,57 @@ fn a_handler_may_pause_its_own_vcpu() {
     assert_eq!(rip, [common::CODE + 2], "the access is complete");
     controller.resume();
     assert_eq!(join(vec![thread]), [Stop::Code(3)]);
+}
+
+/// Pauses the VM once another handler is about to do the same.
+struct PauseTogether(Controller, Arc<Barrier>, Log);
+
+impl ExitHandler for PauseTogether {
+    fn mmio_read(&self, address: u64, data: &mut [u8]) -> Flow {
+        self.2.mmio_read(address, data)
+    }
+
+    fn mmio_write(&self, address: u64, data: &[u8]) -> Flow {
+        self.2.mmio_write(address, data)
+    }
+
+    fn port_write(&self, port: u16, width: u8, data: &[u8]) -> Flow {
+        if port == 0x10 {
+            self.1.wait();
+            self.0.pause();
+        }
+        self.2.port_write(port, width, data)
+    }
+}
+
+#[test]
+fn handlers_that_pause_at_once_do_not_wait_for_each_other() {
+    let Some(kvm) = kvm() else { return };
+    let controller = Controller::new();
+    let barrier = Arc::new(Barrier::new(2));
+    let code = [
+        0xe6,
+        0x10, // out 0x10, al
+        0xb0,
+        3, // mov al, 3
+        0xe6,
+        common::DONE, // out DONE, al
+    ];
+    let guests = [(); 2].map(|()| Guest::new(&kvm, &VmOptions::bare()));
+    let threads = guests.each_ref().map(|guest| {
+        let mut vcpu = controller.enrol(guest.load(&code).long_mode());
+        let handler = PauseTogether(controller.clone(), Arc::clone(&barrier), Log::default());
+        thread::Builder::new().name("vcpu".into()).spawn(move || vcpu.run(&handler)).unwrap()
+    });
+    let outside = controller.clone();
+    let rips = within_a_minute(move || {
+        while !outside.is_paused() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        outside.pause(); // Waits until both have parked.
+        outside.visit(|vcpu| vcpu.fd().get_regs().unwrap().rip).unwrap()
+    });
+    assert_eq!(rips, [common::CODE + 2; 2]);
+    controller.resume();
+    assert_eq!(join(threads.into()), [Stop::Code(3), Stop::Code(3)]);
 }
