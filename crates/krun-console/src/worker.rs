@@ -84,11 +84,20 @@ impl ConsoleWorker {
         if was_live && !port.receive.is_live() {
             let error = port.receive.failure().cloned();
             // A peer that has gone for good takes nothing either: then the guest may know of both.
-            if port.transmit.is_live() && port.transmit.is_gone() {
+            let both = port.transmit.is_live() && port.transmit.is_gone();
+            if both {
                 port.transmit.peer_gone(cx.watch);
             }
+            let failure = port.transmit.failure().filter(|_| both).cloned();
             self.shared.tell(at, &PortEvent::InputEnded(error));
+            if let Some(failure) = failure {
+                self.shared.tell(at, &PortEvent::OutputFailed(failure));
+            }
             self.side_changed(at, cx);
+            if both {
+                // What the guest has queued goes nowhere now, and neither its writers nor a flush must wait for it.
+                self.transmit(at, cx);
+            }
         }
     }
 

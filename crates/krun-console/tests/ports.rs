@@ -12,7 +12,7 @@ mod guest;
 use guest::{Guest, GuestPort, PAGE, pattern};
 use krun_console::config::{F_MULTIPORT, F_SIZE, Role};
 use krun_console::control::Event;
-use krun_console::{Console, Error, Handshake, Port, ResizeOrder};
+use krun_console::{Console, Error, Handshake, Port, PortEvent, ResizeOrder};
 use krun_virtio::mmio::registers::F_EVENT_IDX;
 use krun_virtio::testing::{MockDriver, Request};
 use std::fs::File;
@@ -324,6 +324,42 @@ fn both_ends_of_a_socket_go_together() {
     guest.write(1, b"nobody");
     assert_eq!(guest.taken(1), 1);
     assert_eq!(handle.status(1).unwrap().output.error().unwrap().kind(), ErrorKind::BrokenPipe);
+}
+
+#[test]
+fn output_that_waits_for_a_socket_goes_with_its_peer() {
+    let (port, theirs) = Port::named("control").pipe().unwrap();
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let log = events.clone();
+    let console = Console::new(vec![Port::console(), port]).unwrap().on_event(move |at, event| match event {
+        PortEvent::InputEnded(_) => log.lock().unwrap().push((at, "input ended")),
+        PortEvent::OutputFailed(_) => log.lock().unwrap().push((at, "output failed")),
+        _ => {}
+    });
+    let handle = console.handle();
+    let mut guest = Guest::new(console);
+    guest.open(1);
+    while guest.try_send(1, &Request::new().readable(pattern(30_000, 7))) {
+        guest.driver.turn();
+    }
+    guest.taken(1);
+    let waiting = guest.driver.ring(Role::Transmit(1).queue()).outstanding();
+    assert!(waiting > 0, "the socket is full");
+    let flush = move || handle.flush(Some(Duration::from_secs(10))).map(|()| handle);
+    let flush = std::thread::Builder::new().spawn(flush).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    guest.driver.turn();
+    // The kick is first in the event loop's list, so the end of the input is met before that of the output.
+    guest.driver.kick(Role::Receive(1).queue());
+    drop(theirs);
+    while !flush.is_finished() {
+        guest.driver.turn();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let handle = flush.join().unwrap().unwrap();
+    assert_eq!(guest.taken(1), waiting, "nobody's writer is kept");
+    assert!(handle.status(1).unwrap().lost > 0);
+    assert_eq!(*events.lock().unwrap(), [(1, "input ended"), (1, "output failed")]);
 }
 
 #[test]
