@@ -76,6 +76,9 @@
 //! and know nothing of `XLF_KERNEL_64` and `init_size`. What goes on the command line is what the kernel's parser reads back, or an
 //! error that names the byte.
 //!
+//! A bundle is a program library: opening one, with [`Kernel::open`] too, runs its code. For kernel files from strangers use
+//! [`Kernel::from_image`], which never does.
+//!
 //! RAM is expected fresh: a kernel's uninitialised data are not cleared. A bundle is copied, never mapped, so that virtual
 //! machines of one process share nothing that one of them could write to.
 #![warn(clippy::indexing_slicing)]

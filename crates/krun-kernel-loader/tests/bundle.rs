@@ -109,6 +109,14 @@ fn a_library_without_a_kernel_is_not_run() {
 }
 
 #[test]
+fn a_bundle_as_an_image_is_not_run() {
+    let dir = TempDir::new().unwrap();
+    let path = file(&dir, &Library::bundle().bytes());
+    let opened = Kernel::from_image(fs::File::open(&path).unwrap());
+    assert!(matches!(opened, Err(Error::UnsupportedKernel { .. })));
+}
+
+#[test]
 fn no_library_is_the_linkers_error() {
     let error = Kernel::bundle("libkrunfw-that-nobody-has.so.5").unwrap_err();
     assert!(error.to_string().contains("libkrunfw-that-nobody-has.so.5"), "{error}");

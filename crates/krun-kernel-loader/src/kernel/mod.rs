@@ -76,8 +76,14 @@ pub struct LoadedKernel {
 impl Kernel {
     /// Opens a kernel file of any kind, and finds out which kind it is.
     ///
-    /// A shared library that exports a kernel is opened as [`bundle`](Self::bundle) does; other libraries are not
-    /// loaded.
+    /// **A bundle is a program library: opening one runs its code.** A shared library that exports a kernel is opened as
+    /// [`bundle`](Self::bundle) does, and its constructors run in this process; other libraries are not loaded. For
+    /// kernel files from strangers use [`from_image`](Self::from_image), which never runs any.
+    ///
+    /// A bundle's path is resolved twice, to find out what the file is and then by the dynamic linker: whoever can
+    /// replace the file, or a directory on the way to it, has to be as trustworthy as the bundle. (The linker is not
+    /// given the open file as `/proc/self/fd/N`: it knows libraries by their names, and would take the next file with
+    /// that number for this one.)
     ///
     /// # Errors
     ///
@@ -127,7 +133,8 @@ impl<F: AsFd> Kernel<F> {
 }
 
 impl<F: Image> Kernel<F> {
-    /// A kernel from bytes that need not be in a file. There are no bundles here: only the dynamic linker reads them.
+    /// A kernel from bytes that need not be in a file, or from an open [`File`] of unknown origin: nothing of it runs
+    /// in this process. There are no bundles here: only the dynamic linker reads them.
     ///
     /// # Errors
     ///
