@@ -21,7 +21,9 @@ pub(crate) const MAX_VCPUS: u32 = 254;
 pub enum KernelSource {
     /// A kernel bundle, `libkrunfw.so.5`: a path, or a bare name that the dynamic linker looks up.
     Bundle(PathBuf),
-    /// An ELF `vmlinux` or a bzImage; which of the two is seen from its first bytes. A bundle is recognised, too.
+    /// An ELF `vmlinux` or a bzImage; which of the two is seen from its first bytes. A bundle is recognised, too: it
+    /// is a program library, and opening it runs its code in this process, so that the file has to be as trustworthy as
+    /// the program.
     File(PathBuf),
 }
 
