@@ -115,8 +115,8 @@ pub(crate) fn usual() -> core::result::Result<(), Failure> {
     }
     for own in SCRATCH.iter().filter(|own| !sys::is_writable(own.target)) {
         match own.mount() {
-            // A read-only root without the directory: there is no place to mount it.
-            Ok(()) | Err(Errno::NODEV | Errno::NOENT) => {}
+            // A read-only root without the directory, or with a link: there is no place to mount it.
+            Ok(()) | Err(Errno::NODEV | Errno::NOENT | Errno::NOTDIR) => {}
             Err(errno) => return Err(Failure::new(Stage::Mount, own.target.to_bytes(), errno)),
         }
     }
@@ -124,6 +124,8 @@ pub(crate) fn usual() -> core::result::Result<(), Failure> {
 }
 
 impl Own {
+    /// What is mounted already, or a new one. Nothing of the root file system can stand in for it: only the kernel or
+    /// an initial RAM disk has mounted anything yet, and a symbolic link in its place is not followed.
     fn open(&self) -> Result<Tree> {
         if sys::is_mounted(self.target) {
             Ok(Tree { root: sys::open_tree(self.target)?, attached: true })
@@ -138,6 +140,11 @@ impl Own {
                 // On a read-only root the second attempt says what is wrong: there is no such directory.
                 let _ = sys::make_directory(self.target);
                 sys::attach(mount, self.target)
+            }
+            Err(Errno::INVAL) => {
+                // A link or a file: opening it says so more clearly.
+                sys::open_tree(self.target)?;
+                Err(Errno::INVAL)
             }
             answer => answer,
         }

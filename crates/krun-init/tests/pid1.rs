@@ -11,6 +11,7 @@ use machine::{Machine, is_possible, on_ports, script};
 
 const ENOENT: u32 = 2;
 const EACCES: u32 = 13;
+const ENOTDIR: u32 = 20;
 
 /// Runs a script as the workload and gives back what it printed.
 fn output_of(text: &str) -> String {
@@ -521,6 +522,44 @@ fn a_missing_directory_is_named() {
     let Event::Failed(failure) = machine.event() else { panic!("it ran") };
     assert_eq!((failure.stage, failure.errno), (Stage::Mount, ENOENT));
     assert_eq!(failure.detail, b"/proc");
+}
+
+#[test]
+fn a_link_in_the_place_of_proc_is_no_proc() {
+    if !is_possible() {
+        return;
+    }
+    // The root itself is a mount, but not of procfs. With the directories that would be written to, and without.
+    for extra in ["", "; mkdir -p sys/kernel/usermodehelper; touch sys/kernel/usermodehelper/bset"] {
+        let extra = format!("rmdir proc; ln -s / proc{extra}");
+        let mut machine = Machine::boot_with(&script("true"), b"", &extra);
+        let Event::Failed(failure) = machine.event() else { panic!("it ran") };
+        assert_eq!((failure.stage, failure.errno), (Stage::Mount, ENOTDIR));
+        assert_eq!(failure.detail, b"/proc");
+        machine.expect_power_off();
+    }
+}
+
+#[test]
+fn a_link_in_the_place_of_sys_or_dev_names_no_control_port() {
+    if !is_possible() {
+        return;
+    }
+    // Everything that stands for the ports is below the root itself, which a link offers as /sys or as /dev. PID 1
+    // looks into the kernel's own, where nothing stands for them.
+    for extra in [
+        "mkdir class; cp -r sys/class/virtio-ports class; umount sys; rmdir sys; ln -s / sys",
+        "for node in dev/*; do
+            if test -d $node; then continue; fi
+            touch ${node#dev/}; mount --bind $node ${node#dev/}; umount $node
+        done
+        umount dev; rmdir dev; ln -s / dev",
+    ] {
+        let machine = Machine::launch(&script("true"), b"", &format!("{extra}; touch $FILES/booted"));
+        machine.expect_power_off();
+        machine.expect_silence();
+        assert!(machine.has_file("booted"));
+    }
 }
 
 #[test]

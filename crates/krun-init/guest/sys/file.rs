@@ -13,8 +13,12 @@ pub(crate) const CLOEXEC: u32 = 0o2_000_000;
 pub(crate) const PATH: u32 = 0o10_000_000;
 #[cfg(target_arch = "x86_64")]
 pub(crate) const DIRECTORY: u32 = 0o200_000;
+#[cfg(target_arch = "x86_64")]
+pub(crate) const NOFOLLOW: u32 = 0o400_000;
 #[cfg(target_arch = "aarch64")]
 pub(crate) const DIRECTORY: u32 = 0o40_000;
+#[cfg(target_arch = "aarch64")]
+pub(crate) const NOFOLLOW: u32 = 0o100_000;
 
 const AT_FDCWD: i32 = -100;
 

@@ -32,7 +32,7 @@ pub(crate) fn mount_detached(kind: &CStr, options: &[(&CStr, &CStr)], attributes
     call!(FSMOUNT, context.number(), CLOEXEC, attributes).map(Fd::from_answer)
 }
 
-/// Attaches a detached mount to the directory `target`.
+/// Attaches a detached mount to the directory `target`. A symbolic link is no directory: it is not followed.
 pub(crate) fn attach(mount: &Fd, target: &CStr) -> Result<()> {
     const MOVE_MOUNT_F_EMPTY_PATH: u32 = 4;
     let nothing = c"";
@@ -44,7 +44,8 @@ pub(crate) fn mount(source: &CStr, target: &CStr, kind: &CStr, flags: u64, optio
     call!(MOUNT, source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr()).map(drop)
 }
 
-/// Whether something is mounted at `path`.
+/// Whether something is mounted at `path` itself. Neither a symbolic link to a mount point is one (every file system has
+/// `/`), nor a directory that would mount something when it is entered.
 pub(crate) fn is_mounted(path: &CStr) -> bool {
     /// `struct statx`, of which only the attributes are wanted.
     #[repr(C)]
@@ -55,12 +56,15 @@ pub(crate) fn is_mounted(path: &CStr) -> bool {
         rest: [u64; 30],
     }
     const MOUNT_ROOT: u64 = 0x2000;
+    const SYMLINK_NOFOLLOW: u32 = 0x100;
+    const NO_AUTOMOUNT: u32 = 0x800;
+    const FLAGS: u32 = SYMLINK_NOFOLLOW | NO_AUTOMOUNT;
     let mut answer = Statx { mask: 0, block_size: 0, attributes: 0, rest: [0; 30] };
     let answer_at: *mut Statx = &mut answer;
-    call!(STATX, AT_FDCWD, path.as_ptr(), 0_usize, 0_usize, answer_at).is_ok() && answer.attributes & MOUNT_ROOT != 0
+    call!(STATX, AT_FDCWD, path.as_ptr(), FLAGS, 0_usize, answer_at).is_ok() && answer.attributes & MOUNT_ROOT != 0
 }
 
-/// The directory at `path`, to look names up in.
+/// The directory at `path`, which is no symbolic link, to look names up in.
 pub(crate) fn open_tree(path: &CStr) -> Result<Fd> {
-    super::open(Base::Root, path, super::PATH | super::DIRECTORY)
+    super::open(Base::Root, path, super::PATH | super::DIRECTORY | super::NOFOLLOW)
 }

@@ -252,6 +252,18 @@ impl Machine {
         }
     }
 
+    /// Expects that the guest, which has ended, has not said a word on the control channel.
+    pub(crate) fn expect_silence(&self) {
+        if let Ok(bytes) = self.from_guest.recv_timeout(Duration::from_millis(200)) {
+            panic!("{bytes:?}");
+        }
+    }
+
+    /// Whether the setup has made a file `$FILES/NAME`.
+    pub(crate) fn has_file(&self, name: &str) -> bool {
+        self.files.path().join(name).exists()
+    }
+
     pub(crate) fn started(&mut self) -> u32 {
         match self.event() {
             Event::Started { pid } => pid,
