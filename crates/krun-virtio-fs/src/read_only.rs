@@ -14,6 +14,9 @@ use crate::types::{
 
 /// Lets nothing through that changes the file system below: `EROFS`.
 ///
+/// Reading files and directories leaves their times of access alone, if they belong to the process's user or it has
+/// `CAP_FOWNER`; reading symbolic links does not.
+///
 /// This is the host's word, whatever options the guest has mounted with. Locks are the guest's own affair, since there
 /// is no writer that they could hold back.
 #[derive(Debug)]
@@ -31,6 +34,11 @@ impl<F: ?Sized> ReadOnly<F> {
     pub fn inner(&self) -> &F {
         &self.0
     }
+}
+
+/// Not even times of access change, where the host lets this process see to that.
+fn quiet(flags: OpenFlags) -> OpenFlags {
+    OpenFlags(flags.0 | libc::O_NOATIME.cast_unsigned())
 }
 
 fn refuse<T>() -> FsResult<T> {
@@ -106,7 +114,7 @@ impl<F: FileSystem + ?Sized> FileSystem for ReadOnly<F> {
         if flags.writes() || flags.truncates() {
             return refuse();
         }
-        let mut opened = self.0.open(rq, node, flags, kill_suid_gid)?;
+        let mut opened = self.0.open(rq, node, quiet(flags), kill_suid_gid)?;
         // Nothing to write back, no locks to end: closing need not be told.
         opened.options |= OpenOptions::NOFLUSH;
         Ok(opened)
@@ -141,7 +149,7 @@ impl<F: FileSystem + ?Sized> FileSystem for ReadOnly<F> {
     }
 
     fn opendir(&self, rq: &Request, node: NodeId, flags: OpenFlags) -> FsResult<Opened> {
-        self.0.opendir(rq, node, flags)
+        self.0.opendir(rq, node, quiet(flags))
     }
 
     fn readdir(&self, rq: &Request, node: NodeId, handle: Handle, offset: u64, emit: Emit<'_>) -> FsResult<()> {

@@ -220,3 +220,26 @@ fn read_only_refuses_every_change() {
     // The client keeps locks to itself.
     assert_eq!(client.init().flags & (1 << 1 | 1 << 10), 0);
 }
+
+#[test]
+fn reading_a_read_only_share_leaves_times_alone() {
+    use std::time::{Duration, SystemTime};
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::write(dir.path().join("f"), "content").expect("write");
+    // Long before the last change: then even `relatime` mounts mark an access.
+    let past = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    for path in [dir.path(), &dir.path().join("f")] {
+        let file = fs::File::open(path).expect("open");
+        file.set_times(fs::FileTimes::new().set_accessed(past)).expect("our own");
+    }
+    let accessed = |path: &std::path::Path| fs::metadata(path).and_then(|stat| stat.accessed()).expect("a time");
+    let read = |share: Client<ReadOnly<PassthroughFs>>| {
+        let node = share.lookup(ROOT, "f").expect("there").node;
+        let fh = share.open(node, libc::O_RDONLY).expect("open").fh;
+        assert_eq!(share.read(node, fh, 0, 100).expect("read"), b"content");
+        let fh = share.opendir(ROOT).expect("open");
+        assert_eq!(share.readdir_once(ROOT, fh, 0, 4096, false).expect("list").len(), 3);
+    };
+    read(Client::new(ReadOnly::new(PassthroughFs::builder(dir.path()).build().expect("a share"))));
+    assert_eq!((accessed(dir.path()), accessed(&dir.path().join("f"))), (past, past));
+}

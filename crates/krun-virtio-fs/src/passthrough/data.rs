@@ -40,6 +40,19 @@ fn host_flags(flags: OpenFlags) -> Result<OFlags, Errno> {
     Ok(OFlags::from_bits_retain(access) | OFlags::from_bits_retain(flags.0) & kept)
 }
 
+/// Opens a file without marking its reads as accesses, if that is wanted: only its owner and the privileged may.
+pub(super) fn open_quietly(
+    wanted: OpenFlags,
+    flags: OFlags,
+    open: impl Fn(OFlags) -> Result<OwnedFd, Errno>,
+) -> Result<OwnedFd, Errno> {
+    let quiet = OFlags::from_bits_retain(wanted.0) & OFlags::NOATIME;
+    match open(flags | quiet) {
+        Err(Errno::PERM) if !quiet.is_empty() => open(flags),
+        opened => opened,
+    }
+}
+
 /// A place in a file; the system calls take signed ones, and -1 means something else to some.
 fn place(offset: u64) -> Result<u64, Errno> {
     if i64::try_from(offset).is_err() { Err(Errno::INVAL) } else { Ok(offset) }
@@ -80,7 +93,7 @@ impl PassthroughFs {
         }
         let fd = {
             let _guard = WithoutFsetid::enter(kill_suid_gid && flags.truncates())?;
-            self.proc_fd.reopen(inode.as_fd(), host_flags(flags)?)?
+            open_quietly(flags, host_flags(flags)?, |flags| self.proc_fd.reopen(inode.as_fd(), flags))?
         };
         let keep = self.cache == CachePolicy::Auto && self.is_unchanged(&inode, flags, fd.as_fd());
         let mut opened = self.opened(Open::file(fd, node, flags.writes()))?;

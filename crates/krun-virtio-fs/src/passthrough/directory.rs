@@ -6,10 +6,11 @@ use std::sync::{MutexGuard, PoisonError};
 
 use rustix::fs::{OFlags, SeekFrom};
 
+use super::data::open_quietly;
 use super::handles::{Kind, Open};
 use super::{PassthroughFs, sys};
 use crate::errno::{Errno, FsResult};
-use crate::types::{CachePolicy, DirEntry, Emit, EmitPlus, Handle, NodeId, OpenOptions, Opened};
+use crate::types::{CachePolicy, DirEntry, Emit, EmitPlus, Handle, NodeId, OpenFlags, OpenOptions, Opened};
 
 /// How much of a directory is read at once.
 const BUFFER: usize = 32 << 10;
@@ -88,13 +89,14 @@ fn position(open: &Open) -> Result<MutexGuard<'_, Position>, Errno> {
 }
 
 impl PassthroughFs {
-    pub(super) fn open_directory(&self, node: NodeId) -> FsResult<Opened> {
+    pub(super) fn open_directory(&self, node: NodeId, wanted: OpenFlags) -> FsResult<Opened> {
         let inode = self.inodes.get(node)?;
         if !inode.is_directory() {
             return Err(Errno::NOTDIR.into());
         }
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(inode.as_fd(), c".", flags, rustix::fs::Mode::empty())?;
+        let open = |flags| Ok(rustix::fs::openat(inode.as_fd(), c".", flags, rustix::fs::Mode::empty())?);
+        let fd = open_quietly(wanted, flags, open)?;
         let options = match self.cache {
             CachePolicy::None | CachePolicy::Auto => OpenOptions::empty(),
             CachePolicy::Always => OpenOptions::CACHE_DIR | OpenOptions::KEEP_CACHE,

@@ -211,8 +211,8 @@ impl FileSystem for PassthroughFs {
         self.sync(rq, &*self.handles.file(node, handle)?, data_only)
     }
 
-    fn opendir(&self, _rq: &Request, node: NodeId, _flags: OpenFlags) -> FsResult<Opened> {
-        self.open_directory(node)
+    fn opendir(&self, _rq: &Request, node: NodeId, flags: OpenFlags) -> FsResult<Opened> {
+        self.open_directory(node, flags)
     }
 
     fn readdir(&self, _rq: &Request, node: NodeId, handle: Handle, offset: u64, emit: Emit<'_>) -> FsResult<()> {
