@@ -16,7 +16,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     /// Plain calls: regular files and their like never make a reader wait for anybody, and a description that is
-    /// non-blocking (because it is ours, or because its owner made it so) answers for itself.
+    /// non-blocking (because it is ours, or a device's that its owner made so) answers for itself.
     Plain,
     /// `MSG_DONTWAIT` (and `MSG_NOSIGNAL`).
     Socket,
@@ -82,11 +82,16 @@ impl HostFd {
         let device = (major(stat.st_rdev), minor(stat.st_rdev));
         let plain = matches!(kind, FileType::RegularFile | FileType::BlockDevice | FileType::Directory)
             || (kind == FileType::CharacterDevice && device.0 == MEMORY_DEVICES);
-        if plain || flags.contains(OFlags::NONBLOCK) {
+        if plain {
+            return Ok(Self { fd, way: Way::Plain });
+        }
+        let shared = kind == FileType::Fifo || rustix::termios::isatty(&fd);
+        // What programs pass on to each other may be made to block again by any of them; the flag says nothing of then.
+        if !shared && flags.contains(OFlags::NONBLOCK) {
             return Ok(Self { fd, way: Way::Plain });
         }
         // Opening a pseudo-terminal's master again makes a new terminal, and other devices may keep state per open file.
-        let may_reopen = kind == FileType::Fifo || (rustix::termios::isatty(&fd) && !is_pty_master(device));
+        let may_reopen = shared && !is_pty_master(device);
         if may_reopen && let Some(own) = reopen(&fd, direction) {
             return Ok(Self { fd: own, way: Way::Plain });
         }

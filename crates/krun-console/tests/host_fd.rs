@@ -17,6 +17,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 use terminal::terminal;
@@ -204,7 +205,26 @@ fn a_reader_that_has_gone_is_an_error() {
 }
 
 #[test]
-fn a_descriptor_that_is_non_blocking_already_is_used_as_it_is() {
+fn others_may_make_a_shared_description_block_again() {
+    let (reader, pipe_writer) = io::pipe().unwrap();
+    let (master, slave) = terminal();
+    let (master_too, _slave) = terminal();
+    for given in [OwnedFd::from(reader), slave.into(), master_too.into()] {
+        rustix::io::ioctl_fionbio(given.as_fd(), true).unwrap();
+        let shared = given.try_clone().unwrap();
+        let mut input = HostFd::input(given).unwrap();
+        rustix::io::ioctl_fionbio(shared.as_fd(), false).unwrap();
+        // On a thread of its own: if it waits, it waits for ever.
+        let (tell, told) = mpsc::channel();
+        let attempt = move || tell.send(read(&mut input, 10));
+        thread::Builder::new().spawn(attempt).unwrap();
+        assert_eq!(kind(told.recv_timeout(Duration::from_secs(10)).unwrap()), ErrorKind::WouldBlock);
+    }
+    drop((master, pipe_writer));
+}
+
+#[test]
+fn a_descriptor_that_is_non_blocking_already_stays_so() {
     let (reader, mut writer) = io::pipe().unwrap();
     rustix::io::ioctl_fionbio(reader.as_fd(), true).unwrap();
     let mut input = HostFd::input(reader).unwrap();
