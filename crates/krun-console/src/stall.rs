@@ -11,7 +11,8 @@ struct Stall {
     port: usize,
     /// What the reader had taken when the clock was started.
     progress: u64,
-    deadline: Instant,
+    /// `None` if it is beyond the end of time.
+    deadline: Option<Instant>,
     patience: Duration,
 }
 
@@ -36,7 +37,7 @@ impl Stalls {
     /// A port keeps its driver waiting.
     pub(crate) fn held(&mut self, port: usize, progress: u64, patience: Duration) {
         if self.held.iter().all(|stall| stall.port != port) {
-            self.held.push(Stall { port, progress, deadline: Instant::now() + patience, patience });
+            self.held.push(Stall { port, progress, deadline: Instant::now().checked_add(patience), patience });
             self.set_timer();
         }
     }
@@ -62,13 +63,13 @@ impl Stalls {
         let now = Instant::now();
         let mut due = Vec::new();
         self.held.retain_mut(|stall| {
-            if now < stall.deadline {
+            if stall.deadline.is_none_or(|deadline| now < deadline) {
                 return true;
             }
             let taken = progress(stall.port);
             let moved = taken != stall.progress;
             if moved {
-                (stall.progress, stall.deadline) = (taken, now + stall.patience);
+                (stall.progress, stall.deadline) = (taken, now.checked_add(stall.patience));
             } else {
                 due.push(stall.port);
             }
@@ -82,7 +83,7 @@ impl Stalls {
     fn set_timer(&self) {
         let Some(timer) = &self.timer else { return };
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let first = self.held.iter().map(|stall| stall.deadline).min();
+        let first = self.held.iter().filter_map(|stall| stall.deadline).min();
         // A delay of zero would stop the timer.
         let delay = first.map(|first| first.saturating_duration_since(Instant::now()).max(Duration::from_micros(1)));
         let it_value = delay.and_then(|delay| delay.try_into().ok()).unwrap_or(zero);

@@ -333,6 +333,15 @@ fn a_console_may_be_told_to_lose_nothing() {
 }
 
 #[test]
+fn patience_may_be_longer_than_time_itself() {
+    let (mut guest, handle, _reader, stalls) = stalled_console(Some(Duration::MAX));
+    let (_, returned) = send_until_held(&mut guest, 2_000_000);
+    assert!(!returned);
+    assert!(!guest.driver.needs_reset());
+    assert_eq!((handle.status(0).unwrap().lost, stalls.load(Ordering::Relaxed)), (0, 0));
+}
+
+#[test]
 fn a_slow_reader_is_not_a_stalled_one() {
     let (mut guest, handle, mut reader, stalls) = stalled_console(Some(Duration::from_millis(400)));
     let collector = thread::Builder::new()
