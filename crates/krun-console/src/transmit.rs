@@ -5,8 +5,11 @@ use crate::backlog::Backlog;
 use crate::interest::Interest;
 use crate::tail::Tail;
 use krun_virtio::{Chain, Iov, Ready, Source, VirtQueue, Watch, gather};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Most chains that one system call empties.
 const BATCH: usize = 32;
@@ -300,6 +303,20 @@ impl Transmitter {
         }
     }
 
+    /// Writes what was taken earlier and waits for the reader, until `deadline`. What is left then is lost.
+    pub(crate) fn write_out(&mut self, deadline: Instant) {
+        while self.write_backlog().is_err() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let fd = self.output.as_ref().and_then(|output| output.fd());
+            if left.is_zero() || fd.is_none_or(|fd| !becomes_writable(fd, left)) {
+                break;
+            }
+        }
+        if let Some(text) = &mut self.text {
+            self.lost += text.backlog.clear() as u64;
+        }
+    }
+
     /// The reader has taken nothing for too long: the guest does not wait for it any longer.
     pub(crate) fn give_up_waiting(&mut self) {
         if let Some(text) = &mut self.text {
@@ -355,5 +372,14 @@ impl Transmitter {
         if let Some(text) = &mut self.text {
             text.backlog.restore(backlog);
         }
+    }
+}
+
+/// Waits until `fd` takes bytes, or fails; `false` if it did neither in time.
+fn becomes_writable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    let timeout = Timespec::try_from(timeout).ok();
+    match poll(&mut [PollFd::from_borrowed_fd(fd, PollFlags::OUT)], timeout.as_ref()) {
+        Ok(count) => count > 0,
+        Err(error) => error == rustix::io::Errno::INTR,
     }
 }

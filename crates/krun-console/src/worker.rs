@@ -14,6 +14,7 @@ use krun_virtio::{Context, Ready, Worker};
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Tokens of the worker's own descriptors; those of the ports follow.
 const WAKE: u32 = 0;
@@ -21,6 +22,9 @@ const TIMER: u32 = 1;
 
 /// Control messages handled before the ports have their turn.
 const CONTROL_TURN: usize = 256;
+
+/// How long a reset waits for the readers of consoles, in all.
+const RESET_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The worker of a console device.
 pub(crate) struct ConsoleWorker {
@@ -344,9 +348,6 @@ impl Worker for ConsoleWorker {
         self.protocol.reset(|at| ports.get(at).map_or(HostSide::Open, PortIo::host_side));
         self.multiport = false;
         self.stalls.clear();
-        let mut board = self.shared.board();
-        board.phase = Phase::Idle;
-        drop(board);
         for at in 0..self.ports.len() {
             if let Some(port) = self.ports.get_mut(at) {
                 port.receive.reset();
@@ -357,6 +358,9 @@ impl Worker for ConsoleWorker {
         for at in 0..self.ports.len() {
             self.publish_reset(at);
         }
+        self.write_out();
+        // Only now: a flush that finds no driver has nothing to wait for.
+        self.shared.board().phase = Phase::Idle;
         self.shared.announce();
     }
 
@@ -370,6 +374,25 @@ impl Worker for ConsoleWorker {
 }
 
 impl ConsoleWorker {
+    /// Text taken from a driver that has gone is not left for the next, who may never come. The virtual CPU that asked
+    /// for the reset waits meanwhile, so there is one end to it for all ports.
+    fn write_out(&mut self) {
+        let _guard = SigpipeGuard::new();
+        let deadline = Instant::now() + RESET_PATIENCE;
+        for (at, port) in self.ports.iter_mut().enumerate() {
+            let was_live = port.transmit.is_live();
+            let patience = port.patience.unwrap_or(RESET_PATIENCE);
+            port.transmit.write_out(Instant::now().checked_add(patience).map_or(deadline, |end| end.min(deadline)));
+            port.told.2 = port.transmit.lost();
+            if let Some(status) = self.shared.board().status.get_mut(at) {
+                (status.lost, status.output) = (port.transmit.lost(), port.output_side());
+            }
+            if let Some(error) = port.transmit.failure().filter(|_| was_live && !port.transmit.is_live()) {
+                self.shared.tell(at, &PortEvent::OutputFailed(error.clone()));
+            }
+        }
+    }
+
     /// Without a driver no port is ready or open.
     fn publish_reset(&mut self, at: usize) {
         let Some(port) = self.ports.get_mut(at) else { return };

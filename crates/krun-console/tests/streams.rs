@@ -342,6 +342,38 @@ fn patience_may_be_longer_than_time_itself() {
 }
 
 #[test]
+fn a_reset_writes_out_what_a_console_has_taken() {
+    for reads in [true, false] {
+        let (mut guest, handle, mut reader, _stalls) = stalled_console(None);
+        let (sent, returned) = send_until_held(&mut guest, 2_000_000);
+        assert!(!returned);
+        let collector = move || {
+            thread::sleep(SOON);
+            let mut got = Vec::new();
+            reader.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
+            if reads {
+                let _ = reader.read_to_end(&mut got);
+            }
+            (got.len(), reader)
+        };
+        let collector = thread::Builder::new().spawn(collector).unwrap();
+        let begin = Instant::now();
+        guest.driver.reset();
+        assert!(begin.elapsed() < Duration::from_secs(5));
+        handle.flush(None).unwrap();
+        let lost = handle.status(0).unwrap().lost as usize;
+        drop(guest);
+        let (got, mut reader) = collector.join().unwrap();
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).unwrap();
+        // The chain that was held may have been taken in part.
+        let all = got + rest.len() + lost;
+        assert!((sent..sent + 1000).contains(&all), "{all} of {sent}");
+        assert_eq!(lost == 0, reads, "{lost}");
+    }
+}
+
+#[test]
 fn a_slow_reader_is_not_a_stalled_one() {
     let (mut guest, handle, mut reader, stalls) = stalled_console(Some(Duration::from_millis(400)));
     let collector = thread::Builder::new()
