@@ -31,6 +31,15 @@ impl Relay {
         self.ends.is_none()
     }
 
+    /// Whether every byte so far has been delivered.
+    pub(crate) fn is_empty(&self) -> bool {
+        let Some((from, _)) = &self.ends else { return true };
+        let mut wait = [Wait::new(from, sys::IN)];
+        self.pending().is_empty()
+            && sys::poll(&mut wait, Some(0)).is_ok()
+            && !wait.iter().any(|wait| wait.happened(sys::IN))
+    }
+
     /// Ends the stream, whatever is still in it.
     pub(crate) fn close(&mut self) {
         self.ends = None;

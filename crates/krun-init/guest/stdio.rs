@@ -76,6 +76,15 @@ impl Stdio {
         open()
     }
 
+    /// Ends the outputs that hold nothing. Only once nobody writes to them any more, for what is written later is lost.
+    pub(crate) fn close_empty(&mut self) {
+        for relay in self.relays.iter_mut().skip(1).flatten() {
+            if relay.is_empty() {
+                relay.close();
+            }
+        }
+    }
+
     /// Whether every byte of the workload has gone its way. Only once the workload has ended.
     pub(crate) fn is_drained(&self) -> bool {
         self.relays.iter().skip(1).flatten().all(Relay::is_done)

@@ -11,6 +11,14 @@ use crate::text::{Text, decimal};
 const DEATH: u32 = 2_000;
 const STEP: u32 = 10;
 
+/// Whether processes that were killed have died.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Survivors {
+    None,
+    /// Some wait in the kernel, for a device that does not answer.
+    Some,
+}
+
 /// The workload, its streams and the host.
 pub(crate) struct Supervisor<'a> {
     pub(crate) kernel: &'a Kernel,
@@ -32,11 +40,16 @@ impl Supervisor<'_> {
                 gone => return Ok(gone),
             }
         };
-        self.end_others();
+        let survivors = self.end_others();
         if let Some(input) = self.stdio.relays.first_mut().and_then(Option::as_mut) {
             input.close();
         }
-        while !self.stdio.is_drained() {
+        loop {
+            // Nobody writes any more, but somebody may still hold the pipe.
+            self.stdio.close_empty();
+            if self.stdio.is_drained() {
+                break;
+            }
             match self.turn()? {
                 Alive::Yes => {}
                 gone => return Ok(gone),
@@ -46,8 +59,11 @@ impl Supervisor<'_> {
             sys::drain(terminal);
         }
         sys::drain_console();
-        // What the workload wrote is in its files before anybody learns that it has ended.
-        sys::sync();
+        // What the workload wrote is in its files before anybody learns that it has ended. But what a survivor waits for,
+        // this might wait for as well.
+        if survivors == Survivors::None {
+            sys::sync();
+        }
         self.channel.port().send(&ToHost::Exited(exit))?;
         Ok(Alive::Yes)
     }
@@ -113,7 +129,7 @@ impl Supervisor<'_> {
     }
 
     /// The workload has ended: nothing it left behind goes on.
-    fn end_others(&self) {
+    fn end_others(&self) -> Survivors {
         let deadline = Deadline::after(DEATH);
         while !deadline.is_over() {
             // Fails when there is nobody left.
@@ -122,13 +138,14 @@ impl Supervisor<'_> {
                 match sys::reap() {
                     Ok(Some(_)) => {}
                     Ok(None) => break,
-                    Err(_) => return,
+                    Err(_) => return Survivors::None,
                 }
             }
             // Cannot fail with one valid descriptor.
             let _ = sys::poll(&mut [Wait::new(&self.children, sys::IN)], Some(STEP));
             let _ = sys::read(&self.children, &mut [0; 128]);
         }
+        Survivors::Some
     }
 }
 

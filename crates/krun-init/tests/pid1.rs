@@ -281,6 +281,20 @@ fn orphans_are_reaped_and_end_with_the_workload() {
 }
 
 #[test]
+fn a_pipe_that_somebody_still_holds_does_not_hold_up_the_end() {
+    if !is_possible() {
+        return;
+    }
+    // As a process that cannot be killed would hold it. Whatever is in it arrives all the same: more than a pipe holds.
+    let mut machine = Machine::boot(&script("sleep 1; head -c 300000 /dev/zero"), b"");
+    machine.started();
+    let held = machine.hold_stdout();
+    let outcome = machine.outcome();
+    assert_eq!((outcome.exit, outcome.stdout.len()), (Exit::Code(0), 300_000));
+    drop(held);
+}
+
+#[test]
 fn streams_are_byte_exact_and_apart() {
     if !is_possible() {
         return;
