@@ -121,6 +121,8 @@ impl Port {
 
     /// How long a console's reader may take nothing, with `backlog` bytes waiting for it, before output is thrown away.
     /// `None` waits for ever and stops the guest's virtual CPU meanwhile. Generic ports never throw anything away.
+    ///
+    /// When the driver resets the device, readers get a second at most to take what waits for them.
     pub fn patience(mut self, backlog: usize, patience: Option<Duration>) -> Self {
         (self.backlog, self.patience) = (backlog.max(1), patience);
         self
