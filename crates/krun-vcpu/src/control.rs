@@ -203,13 +203,20 @@ impl Controller {
         T: Send + 'static,
         F: Fn(&mut Vcpu) -> T + Send + Sync + 'static,
     {
+        let me = thread::current().id();
+        let is_refused = |state: &State| {
+            state.mode != Mode::Paused || state.members.values().any(|member| member.thread == Some(me))
+        };
+        // Before the lock: a visit under way may be waiting for the very handler that asks.
+        if is_refused(&self.shared.lock()) {
+            return Err(Error::NotPaused);
+        }
         let _one_at_a_time = self.shared.visit.lock().unwrap_or_else(PoisonError::into_inner);
         let results = Arc::new(Mutex::new(BTreeMap::new()));
         let sink = Arc::clone(&results);
-        let me = thread::current().id();
 
         let mut state = self.shared.lock();
-        if state.mode != Mode::Paused || state.members.values().any(|member| member.thread == Some(me)) {
+        if is_refused(&state) {
             return Err(Error::NotPaused);
         }
         state.task = Some(Task(Arc::new(move |key, vcpu| {

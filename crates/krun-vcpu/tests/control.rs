@@ -255,3 +255,53 @@ fn handlers_that_pause_at_once_do_not_wait_for_each_other() {
     controller.resume();
     assert_eq!(join(threads.into()), [Stop::Code(3), Stop::Code(3)]);
 }
+
+/// Pauses the VM, and visits it while somebody else waits in a visit.
+struct VisitMe(Controller, Arc<Barrier>, Log);
+
+impl ExitHandler for VisitMe {
+    fn mmio_read(&self, address: u64, data: &mut [u8]) -> Flow {
+        self.2.mmio_read(address, data)
+    }
+
+    fn mmio_write(&self, address: u64, data: &[u8]) -> Flow {
+        self.2.mmio_write(address, data)
+    }
+
+    fn port_write(&self, port: u16, width: u8, data: &[u8]) -> Flow {
+        if port == 0x10 {
+            self.0.pause();
+            self.1.wait();
+            thread::sleep(Duration::from_millis(100));
+            assert!(matches!(self.0.visit(|_| ()), Err(Error::NotPaused)));
+        }
+        self.2.port_write(port, width, data)
+    }
+}
+
+#[test]
+fn a_handler_that_visits_does_not_wait_for_a_visit_that_waits_for_it() {
+    let Some(kvm) = kvm() else { return };
+    let controller = Controller::new();
+    let guest = Guest::new(&kvm, &VmOptions::bare());
+    let code = [
+        0xe6,
+        0x10, // out 0x10, al
+        0xb0,
+        3, // mov al, 3
+        0xe6,
+        common::DONE, // out DONE, al
+    ];
+    let barrier = Arc::new(Barrier::new(2));
+    let mut vcpu = controller.enrol(guest.load(&code).long_mode());
+    let handler = VisitMe(controller.clone(), Arc::clone(&barrier), Log::default());
+    let thread = thread::Builder::new().name("vcpu".into()).spawn(move || vcpu.run(&handler)).unwrap();
+    let outside = controller.clone();
+    let visited = within_a_minute(move || {
+        barrier.wait();
+        outside.visit(|vcpu| vcpu.id()).unwrap()
+    });
+    assert_eq!(visited, [0]);
+    controller.resume();
+    assert_eq!(join(vec![thread]), [Stop::Code(3)]);
+}
